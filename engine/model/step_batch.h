@@ -1,0 +1,68 @@
+// One step of the model: the rows it computes and what is wanted of them. Host memory.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/sampling.h"
+
+namespace augur {
+
+/// A row whose next-token distribution is wanted: scored against a known next token, sampled,
+/// or both read for log-probabilities.
+struct LogitRow {
+  int32_t row_idx = 0;     // row of the batch
+  int32_t target_id = -1;  // score this token; -1: the sampled one, when the row is sampled
+  int32_t top_n = 0;       // so many of the likeliest tokens are reported
+  bool wants_sample = false;
+  bool wants_logprob = false;  // of the target (given or sampled); top_n > 0 implies it
+  SamplingRow sampling;        // read when wants_sample; its spans outlive the step
+};
+
+/// Rows of prefill chunks and decode steps together, sequence after sequence. Every sequence's
+/// rows are consecutive positions that end at context_len - 1.
+struct StepBatch {
+  std::vector<int32_t> token_ids;    // [num_tokens]
+  std::vector<int32_t> positions;    // [num_tokens]
+  std::vector<int64_t> kv_slots;     // [num_tokens], block * block_size + offset
+  std::vector<int32_t> query_start;  // [num_seqs + 1]
+  std::vector<int32_t> context_len;  // [num_seqs]
+  std::vector<int32_t> block_table;  // [num_seqs, block_table_stride]
+  int64_t block_table_stride = 0;
+  std::vector<LogitRow> logit_rows;  // by rising row_idx
+
+  int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
+  int num_seqs() const { return static_cast<int>(context_len.size()); }
+};
+
+struct TokenLogprob {
+  int32_t token_id = 0;
+  float logprob = 0;
+};
+
+/// What a step found, one entry per logit row of the batch.
+struct LogitResult {
+  int32_t sampled_id = -1;        // when wants_sample
+  float logprob = 0;              // when wants_logprob or top_n > 0
+  std::vector<TokenLogprob> top;  // top_n entries, likeliest first
+};
+
+/// What runs steps. The engine schedules against this; the decoder implements it, and tests of
+/// the scheduler put a small deterministic one in its place.
+class ModelRunner {
+ public:
+  struct Limits {
+    int64_t max_tokens = 0;   // rows of one step
+    int64_t max_seqs = 0;     // sequences of one step
+    int64_t max_context = 0;  // positions of one sequence
+    int64_t num_kv_blocks = 0;
+    int block_size = 0;  // positions of one KV block
+    int64_t vocab_size = 0;
+  };
+  virtual ~ModelRunner() = default;
+  virtual const Limits& limits() const = 0;
+  /// Runs one step; `results` gets batch.logit_rows.size() entries in their order.
+  virtual void run(const StepBatch& batch, std::vector<LogitResult>& results) = 0;
+};
+
+}  // namespace augur

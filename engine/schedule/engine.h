@@ -1,0 +1,69 @@
+// Requests in, steps out: continuous batching over one model.
+//
+// Each step takes decode rows first and fills the token budget with prefill chunks. KV blocks are
+// taken as a sequence grows; when none is left the newest running request is preempted: its blocks
+// are freed and it is recomputed later, with the same result.
+// Threading: one thread calls everything; callbacks run on it, inside step() or abort().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/model/step_batch.h"
+#include "engine/schedule/request.h"
+
+namespace augur {
+
+class Tokenizer;
+
+struct EngineOptions {
+  int64_t max_batch_size = 64;         // sequences running at once
+  int64_t max_tokens_per_step = 2048;  // prefill and decode rows of one step
+  std::vector<int32_t> eos_token_ids;
+  uint64_t seed = 0;  // for requests without one
+};
+
+/// Counted since the engine was made.
+struct EngineCounters {
+  int64_t num_steps = 0;
+  int64_t prefill_tokens = 0;
+  int64_t decode_tokens = 0;
+  int64_t preemptions = 0;
+  int64_t finished_requests = 0;
+  int64_t step_us = 0;  // inside ModelRunner::run
+};
+
+class Engine {
+ public:
+  /// `runner` and `tokenizer` outlive the engine. Without a tokenizer there is no text and no
+  /// stop string.
+  Engine(const EngineOptions& options, ModelRunner& runner, const Tokenizer* tokenizer);
+  ~Engine();
+
+  /// Says why a request cannot be served (empty prompt, ids out of range, longer than the
+  /// context, settings out of range, more KV than there is), or returns an empty string.
+  std::string check(const Request& request) const;
+
+  /// Queues a request. Requires check(request).empty().
+  void submit(Request request);
+
+  /// Runs one step. Returns false, having done nothing, when no request is left.
+  bool step();
+
+  /// Ends a request, waiting or running; its on_finished is called with what there is.
+  /// Returns false when no such request is there.
+  bool abort(std::string_view id);
+
+  int64_t num_waiting() const;
+  int64_t num_running() const;
+  const EngineCounters& counters() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace augur

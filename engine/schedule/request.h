@@ -1,0 +1,84 @@
+// What a caller asks of the engine, and what it gets back.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/model/step_batch.h"
+#include "kernels/sampling.h"
+
+namespace augur {
+
+/// Settings of one request. validate_sampling says what is out of range.
+struct SamplingParams {
+  int64_t max_tokens = 16;
+  int64_t min_tokens = 0;  // end-of-text and stop tokens are forbidden before so many
+  int n = 1;               // completions of one prompt
+  float temperature = 1;   // 0: greedy
+  int top_k = 0;           // 0 or -1: all
+  float top_p = 1;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::optional<uint64_t> seed;  // completion i draws from seed + i; absent: from the engine's own
+  std::vector<LogitBias> logit_bias;
+  std::vector<std::string> stop;  // text ends before the first of these
+  std::vector<int32_t> stop_token_ids;
+  bool include_stop_in_output = false;
+  bool ignore_eos = false;
+  bool skip_special_tokens = true;
+  int logprobs = -1;  // -1: none; 0: of the chosen tokens; K: and the K likeliest
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted };
+
+/// A token's log-probability under the model's own distribution (before temperature and
+/// penalties), and the likeliest tokens in its place where asked for.
+struct ScoredToken {
+  int32_t token_id = 0;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;
+};
+
+/// News of one completion: sent once per step in which something became final.
+struct RequestUpdate {
+  int completion_idx = 0;
+  std::string text;                   // text that became final
+  std::vector<int32_t> token_ids;     // tokens of this step
+  std::vector<ScoredToken> logprobs;  // of those tokens, when asked for
+  FinishReason finish_reason = FinishReason::kNone;
+  std::string matched_stop;  // the stop string that ended it, if one did
+};
+
+struct Completion {
+  std::string text;
+  std::vector<int32_t> output_ids;
+  std::vector<ScoredToken> logprobs;
+  FinishReason finish_reason = FinishReason::kNone;
+  std::string matched_stop;
+};
+
+struct RequestResult {
+  std::string id;
+  int64_t num_prompt_tokens = 0;
+  std::vector<ScoredToken>
+      prompt_logprobs;                  // of prompt tokens score_from .. end, when score_prompt
+  std::vector<Completion> completions;  // n of them; empty when max_tokens is 0
+};
+
+struct Request {
+  std::string id;
+  std::vector<int32_t> prompt_ids;  // at least one
+  SamplingParams sampling;
+  bool score_prompt = false;    // log-probabilities of the prompt's own tokens
+  int64_t score_from = 1;       // the first prompt token scored, at least 1
+  int prompt_top_logprobs = 0;  // alternatives reported beside each
+  std::function<void(const RequestUpdate&)> on_update;  // may be empty
+  std::function<void(RequestResult&&)> on_finished;     // called once, also when aborted
+};
+
+}  // namespace augur

@@ -1,0 +1,281 @@
+// The coarse operations a decoder is made of: one signature, one implementation per backend.
+//
+// Every operation is asynchronous in principle: it is ordered after those called before it on
+// the same Ops, and its results may be read on the host only after download() or synchronize().
+// The CPU backends finish before they return. Sizes may be zero rows: then nothing happens.
+// Threading: one thread calls; a backend spreads the work itself.
+// Errors: AUGUR_REQUIRE (std::logic_error) for a broken requirement; OutOfMemory from allocate.
+//
+// Batch invariance: in every backend a row of the result depends on that row's inputs alone,
+// bit for bit, never on how many rows or sequences share the call. The engine's promise that
+// chunking and batching do not change an answer rests on this.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/bf16.h"
+#include "kernels/buffer.h"
+#include "kernels/sampling.h"
+#include "kernels/tensor.h"
+#include "kernels/weights.h"
+
+namespace augur {
+
+class OutOfMemory : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The largest step an Ops will be asked to run; scratch memory is sized from it, once.
+struct StepLimits {
+  int64_t max_tokens = 0;      // rows of one step
+  int64_t max_logit_rows = 0;  // rows of one lm_head call
+  int64_t max_context = 0;     // positions of one sequence
+  int64_t hidden_size = 0;
+  int64_t vocab_size = 0;
+  int64_t num_heads = 0;
+  int64_t head_dim = 0;
+  int64_t mlp_intermediate_size = 0;     // the largest dense or shared MLP
+  int64_t expert_intermediate_size = 0;  // 0 without experts
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+};
+
+/// Row i of `out` becomes the embedding of token_ids[i].
+///   table      [vocab, hidden]     packed
+///   token_ids  [num_tokens]        i32, each in [0, vocab)
+///   out        [num_tokens, hidden] f32
+struct EmbedArgs {
+  PackedMatrix table;
+  const int32_t* token_ids = nullptr;
+  Tensor out;
+};
+
+/// hidden += delta (where given), then out = hidden / rms(hidden) * weight.
+///   hidden   [num_tokens, hidden]  f32, in and out
+///   delta    [num_tokens, hidden]  f32, or absent
+///   weight   [hidden]              f32
+///   out      [num_tokens, hidden]  activation dtype
+///   out_f32  [num_tokens, hidden]  f32, or absent: the same before rounding, for the router
+/// Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+struct AddRmsNormArgs {
+  Tensor hidden;
+  Tensor delta;
+  const float* weight = nullptr;
+  float eps = 0;
+  Tensor out;
+  Tensor out_f32;
+};
+
+/// out = x * weight^T + bias.
+///   x       [num_tokens, in]   activation dtype
+///   weight  [out, in]          packed
+///   bias    [out]              f32, or null
+///   out     [num_tokens, out]  f32 or activation dtype
+struct LinearArgs {
+  Tensor x;
+  PackedMatrix weight;
+  const float* bias = nullptr;
+  Tensor out;
+};
+
+/// The key and value blocks of one layer. A block holds `block_size` positions of every KV head,
+/// kv_block_bytes() long; the layout inside is the backend's. Block b lies at data + b * that.
+struct KvCacheLayer {
+  std::byte* data = nullptr;
+  int64_t num_blocks = 0;
+  int block_size = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+};
+
+/// cos and sin per position, [max_positions, rotary_dim / 2] each, f32, any scaling folded in.
+/// Source: Su et al. 2021, arXiv:2104.09864.
+struct RopeTable {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int rotary_dim = 0;           // even, <= head_dim; the first rotary_dim values of a head turn
+  bool is_interleaved = false;  // pairs (2i, 2i + 1); otherwise (i, i + rotary_dim / 2)
+};
+
+/// Splits qkv, normalises q and k per head where weights are given, turns them by position, and
+/// writes k and v to the cache.
+///   qkv        [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]  f32: q heads, k heads, v
+///   heads q_norm, k_norm  [head_dim]  f32, or null positions  [num_tokens]  i32 kv_slots
+///   [num_tokens]  i64: block * block_size + offset, all different q_out      [num_tokens,
+///   num_heads * head_dim]  activation dtype
+struct RopeAndCacheArgs {
+  Tensor qkv;
+  int num_heads = 0;
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  float norm_eps = 0;
+  RopeTable rope;
+  const int32_t* positions = nullptr;
+  const int64_t* kv_slots = nullptr;
+  KvCacheLayer cache;
+  Tensor q_out;
+};
+
+/// The sequences of a step, in the backend's memory. Rows of a sequence are consecutive, its
+/// last row is position context_len - 1, and each row sees the positions up to its own.
+///   query_start  [num_seqs + 1]  i32: rows [query_start[s], query_start[s + 1]) are sequence s
+///   context_len  [num_seqs]      i32: positions in the cache, this step's included
+///   block_table  [num_seqs, block_table_stride]  i32: the sequence's blocks in order
+struct AttentionBatch {
+  int num_seqs = 0;
+  int64_t num_tokens = 0;
+  const int32_t* query_start = nullptr;
+  const int32_t* context_len = nullptr;
+  const int32_t* block_table = nullptr;
+  int64_t block_table_stride = 0;
+};
+
+/// Causal grouped-query attention over the paged cache: out = softmax(scale q k^T) v.
+///   q    [num_tokens, num_heads * head_dim]  activation dtype
+///   out  [num_tokens, num_heads * head_dim]  activation dtype
+/// num_heads is a multiple of the cache's num_kv_heads. Source: Ainslie et al. 2023,
+/// arXiv:2305.13245; paging: Kwon et al. 2023, arXiv:2309.06180.
+struct AttentionArgs {
+  Tensor q;
+  int num_heads = 0;
+  float scale = 0;
+  KvCacheLayer cache;
+  AttentionBatch batch;
+  Tensor out;
+};
+
+/// out = down(silu(gate x) * (up x)).
+///   x    [num_tokens, hidden]  activation dtype
+///   out  [num_tokens, hidden]  f32
+struct MlpArgs {
+  Tensor x;
+  MlpWeights weights;
+  Tensor out;
+};
+
+enum class RouterScoring : uint8_t {
+  kSoftmax,  // scores = softmax(logits)
+  kSigmoid,  // scores = sigmoid(logits)
+};
+
+/// Scores every expert and chooses top_k of them per token, all in float32.
+///   x           [num_tokens, hidden]       f32
+///   weight      [num_experts, hidden]      f32, row-major
+///   correction  [num_experts]              f32, or null: added to the scores for choosing only
+///   experts     [num_tokens, top_k]        i32 out, by falling choice score, ties to the lower
+///   index weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by
+///   their sum
+///               (+ 1e-20 for sigmoid) when normalise_top_k, times scaling_factor
+///   logits      [num_tokens, num_experts]  f32 out, or absent
+/// With num_groups > 1 only the experts of the top_groups groups with the largest sum of their
+/// two best choice scores compete. Sources: Shazeer et al. 2017, arXiv:1701.06538; DeepSeek-V3
+/// 2024, arXiv:2412.19437, section 2.1.2 (correction bias, groups).
+struct RouterArgs {
+  Tensor x;
+  const float* weight = nullptr;
+  const float* correction = nullptr;
+  RouterScoring scoring = RouterScoring::kSoftmax;
+  int num_experts = 0;
+  int top_k = 0;
+  int num_groups = 1;
+  int top_groups = 1;
+  bool normalise_top_k = true;
+  float scaling_factor = 1;
+  int32_t* experts = nullptr;
+  float* weights = nullptr;
+  Tensor logits;
+};
+
+/// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus
+/// shared(x) where given.
+///   x        [num_tokens, hidden]  activation dtype
+///   experts  [num_tokens, top_k]   i32, as the router wrote them
+///   weights  [num_tokens, top_k]   f32
+///   out      [num_tokens, hidden]  f32
+struct MoeArgs {
+  Tensor x;
+  const int32_t* experts = nullptr;
+  const float* weights = nullptr;
+  int top_k = 0;
+  ExpertTable table;
+  MlpWeights shared;  // shared.gate.data == nullptr: no shared expert
+  Tensor out;
+};
+
+/// out row i = x row rows[i].
+struct GatherRowsArgs {
+  Tensor x;
+  const int32_t* rows = nullptr;  // [out.num_rows]
+  Tensor out;                     // dtype of x
+};
+
+/// Log-softmax of each row, read at some places.
+///   logits          [num_rows, vocab]  f32
+///   targets         [num_rows]         i32, -1: none
+///   target_logprob  [num_rows]         f32 out
+///   top_ids, top_logprobs  [num_rows, top_n]  out, by falling logit, ties to the lower id; top_n
+///   may be 0
+struct LogprobsArgs {
+  Tensor logits;
+  const int32_t* targets = nullptr;
+  float* target_logprob = nullptr;
+  int top_n = 0;
+  int32_t* top_ids = nullptr;
+  float* top_logprobs = nullptr;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  /// For people: "cpu avx512, 2 threads", "reference, 2 threads".
+  virtual std::string description() const = 0;
+  /// What norms, attention and activations are rounded to: kBF16, or kF32 for the reference.
+  virtual DType activation_dtype() const = 0;
+
+  // Memory. Buffers are 64-byte aligned and zeroed; large ones use huge pages where there are any.
+  virtual Buffer allocate(int64_t num_bytes) = 0;
+  virtual void upload(void* to, const void* from_host, int64_t num_bytes) = 0;
+  virtual void download(void* to_host, const void* from, int64_t num_bytes) = 0;
+  virtual void synchronize() = 0;
+
+  /// Bytes of scratch that reserve() will allocate for these limits.
+  virtual int64_t workspace_bytes(const StepLimits& limits) const = 0;
+  /// Allocates the scratch; operations allocate nothing afterwards. Called once, before any
+  /// operation.
+  virtual void reserve(const StepLimits& limits) = 0;
+
+  // Weights.
+  virtual int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const = 0;
+  /// Packs rows [first_row, first_row + count) of a matrix from row-major host memory. May be
+  /// called from several threads for different rows; `to` is the whole matrix's memory, zeroed
+  /// before.
+  virtual void pack_rows(std::byte* to,
+                         int64_t num_rows,
+                         int64_t num_cols,
+                         int64_t first_row,
+                         int64_t count,
+                         const Bf16* from_host) const = 0;
+  virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
+
+  virtual void embed(const EmbedArgs& args) = 0;
+  virtual void add_rms_norm(const AddRmsNormArgs& args) = 0;
+  virtual void linear(const LinearArgs& args) = 0;
+  virtual void rope_and_cache(const RopeAndCacheArgs& args) = 0;
+  virtual void attention(const AttentionArgs& args) = 0;
+  virtual void mlp(const MlpArgs& args) = 0;
+  virtual void router(const RouterArgs& args) = 0;
+  virtual void moe(const MoeArgs& args) = 0;
+  virtual void gather_rows(const GatherRowsArgs& args) = 0;
+  virtual void logprobs(const LogprobsArgs& args) = 0;
+  virtual void sample(const SampleArgs& args) = 0;
+};
+
+/// Offsets of one expert's block for this backend.
+ExpertLayout expert_layout(const Ops& ops, int64_t hidden_size, int64_t intermediate_size);
+
+}  // namespace augur
