@@ -11,6 +11,7 @@ namespace augur::cpu {
 namespace {
 
 constexpr int64_t kTileRowBytes = kTileCols * sizeof(Bf16);
+constexpr int64_t kPairs = kTileCols / 2;
 
 }  // namespace
 
@@ -32,11 +33,18 @@ void pack_rows_tiled(std::byte* to,
     const int64_t panel = row / kTileRows;
     const int64_t panel_end = std::min((panel + 1) * kTileRows, first_row + count);
     for (int64_t col_tile = 0; col_tile < num_tiles; ++col_tile) {
-      std::byte* const tile = to + (panel * num_tiles + col_tile) * kTileBytes;
       const int64_t piece_bytes = std::min(kTileRowBytes, row_bytes - col_tile * kTileRowBytes);
+      uint32_t pairs[kTileRows][kPairs] = {};
       for (int64_t r = row; r < panel_end; ++r) {
-        std::memcpy(tile + r % kTileRows * kTileRowBytes,
+        std::memcpy(pairs[r % kTileRows],
                     source + (r - first_row) * row_bytes + col_tile * kTileRowBytes, piece_bytes);
+      }
+      std::byte* const tile = to + (panel * num_tiles + col_tile) * kTileBytes;
+      for (int64_t pair = 0; pair < kPairs; ++pair) {
+        for (int64_t r = row; r < panel_end; ++r) {
+          std::memcpy(tile + (pair * kTileRows + r % kTileRows) * 4, &pairs[r % kTileRows][pair],
+                      4);
+        }
       }
     }
     row = panel_end;

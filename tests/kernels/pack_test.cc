@@ -20,7 +20,7 @@ std::vector<Bf16> numbered(int64_t count) {
   return values;
 }
 
-TEST_P(PackTest, PutsEachValueWhereTileRowSaysAndLeavesPaddingZero) {
+TEST_P(PackTest, PutsEachValueWhereTheLayoutSaysAndLeavesPaddingZero) {
   const auto [num_rows, num_cols] = GetParam();
   const std::vector<Bf16> matrix = numbered(num_rows * num_cols);
   std::vector<Bf16> packed(tiled_bytes(num_rows, num_cols) / 2);
@@ -30,7 +30,7 @@ TEST_P(PackTest, PutsEachValueWhereTileRowSaysAndLeavesPaddingZero) {
     for (int64_t col = 0; col < num_col_tiles(num_cols) * kTileCols; ++col) {
       const uint16_t expected =
           row < num_rows && col < num_cols ? matrix[row * num_cols + col].bits : 0;
-      ASSERT_EQ(tile_row(to, num_cols, row, col / kTileCols)[col % kTileCols].bits, expected)
+      ASSERT_EQ(packed[tiled_pair_offset(num_cols, row, col) / 2 + col % 2].bits, expected)
           << row << ", " << col;
     }
   }
