@@ -1,0 +1,59 @@
+#include "configs/load_config.h"
+
+#include "configs/config_error.h"
+#include "configs/yaml_reader.h"
+
+namespace augur {
+
+ConfigOverride parse_set_option(std::string_view text) {
+  const size_t equals = text.find('=');
+  const std::string option = "--set " + std::string(text);
+  if (equals == std::string_view::npos || equals == 0)
+    throw ConfigError(option, "accepted: KEY=VALUE, such as --set execution.num_threads=2");
+  return {std::string(text.substr(0, equals)), std::string(text.substr(equals + 1)), option};
+}
+
+std::string EffectiveConfig::source_of(const std::string& path) const {
+  const auto found = sources.find(path);
+  return found == sources.end() ? "default" : found->second;
+}
+
+void check_together(const EffectiveConfig& effective) {
+  const ExecutionConfig& execution = effective.config.execution;
+  if (execution.max_tokens_per_step < execution.max_batch_size) {
+    const auto show = [&](const std::string& path, int64_t value) {
+      return path + " " + std::to_string(value) + " (" + effective.source_of(path) + ")";
+    };
+    throw ConfigError(
+        "execution",
+        show("execution.max_tokens_per_step", execution.max_tokens_per_step) + " is less than " +
+            show("execution.max_batch_size", execution.max_batch_size) +
+            "; every running sequence needs a token of each step, so accepted: at least as many");
+  }
+}
+
+EffectiveConfig load_config(const std::optional<std::filesystem::path>& file,
+                            std::span<const ConfigOverride> overrides) {
+  EffectiveConfig effective;
+  if (file) read_yaml_file(*file, effective);
+  const ConfigSchema schema = list_fields(effective.config);
+  for (const ConfigOverride& given : overrides) {
+    const ConfigField* field = schema.find_field(given.path);
+    if (field == nullptr) {
+      if (schema.is_section(given.path))
+        throw ConfigError(given.option,
+                          "\"" + given.path + "\" holds several keys; set one of them");
+      const size_t dot = given.path.rfind('.');
+      const std::string section = dot == std::string::npos ? "" : given.path.substr(0, dot);
+      throw ConfigError(given.option, explain_unknown_key(schema, section, given.path));
+    }
+    if (const auto problem = parse_value(*field, given.value, /*is_quoted=*/false))
+      throw ConfigError(given.option, *problem);
+    const size_t blank = given.option.find_first_of(" =");
+    effective.sources[given.path] = given.option.substr(0, blank);
+  }
+  check_together(effective);
+  return effective;
+}
+
+}  // namespace augur
