@@ -168,8 +168,9 @@ void reference_embed(const EmbedArgs& args, WorkerPool& pool) {
   pool.parallel_for(out.num_rows, [&](int64_t row_idx, int) {
     float* const to = out.row<float>(row_idx);
     for (int64_t col = 0; col < out.num_cols; ++col) {
-      to[col] = to_float(tile_row(args.table.data, args.table.num_cols, args.token_ids[row_idx],
-                                  col / kTileCols)[col % kTileCols]);
+      const std::byte* const pair =
+          args.table.data + tiled_pair_offset(out.num_cols, args.token_ids[row_idx], col);
+      to[col] = to_float(reinterpret_cast<const Bf16*>(pair)[col % 2]);
     }
   });
 }

@@ -147,11 +147,14 @@ int64_t panel_floats(int64_t num_cols) {
 void load_panel(const PackedMatrix& matrix, int64_t panel_idx, float* panel) {
   const int64_t num_tiles = num_col_tiles(matrix.num_cols);
   for (int64_t col_tile = 0; col_tile < num_tiles; ++col_tile) {
-    float* const tile = panel + col_tile * kTileCols * kLanes;
-    for (int64_t r = 0; r < kLanes; ++r) {
-      const Bf16* const from =
-          tile_row(matrix.data, matrix.num_cols, panel_idx * kLanes + r, col_tile);
-      for (int64_t c = 0; c < kTileCols; ++c) tile[c * kLanes + r] = to_float(from[c]);
+    const int64_t tile_offset =
+        tiled_pair_offset(matrix.num_cols, panel_idx * kLanes, col_tile * kTileCols);
+    const auto* const from = reinterpret_cast<const Bf16*>(matrix.data + tile_offset);
+    float* const to = panel + col_tile * kTileCols * kLanes;
+    for (int64_t col = 0; col < kTileCols; ++col) {
+      // The values of two columns alternate along the rows.
+      const Bf16* const values = from + col / 2 * 2 * kLanes + col % 2;
+      for (int64_t r = 0; r < kLanes; ++r) to[col * kLanes + r] = to_float(values[2 * r]);
     }
   }
 }

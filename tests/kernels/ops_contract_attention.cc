@@ -178,9 +178,9 @@ std::vector<AttentionProblem> problems() {
       {"one head", 1, 1, 32, 16, 32, false, false, {1}},
       {"grouped, half turned", 8, 2, 32, 16, 16, false, false, {37, 1, 64}},
       {"normalised", 4, 4, 64, 16, 64, false, true, {33, 16}},
-      {"interleaved, odd blocks", 6, 2, 16, 7, 8, true, false, {50, 3}},
+      {"interleaved, long blocks", 6, 2, 16, 48, 8, true, false, {50, 3}},
       {"not turned", 16, 1, 128, 32, 0, false, false, {70}},
-      {"odd head size", 4, 2, 20, 4, 12, false, true, {19, 9}},
+      {"odd head size", 4, 2, 20, 16, 12, false, true, {19, 9}},
       {"long", 4, 1, 64, 64, 64, false, false, {530}},
   };
 }
@@ -219,10 +219,10 @@ TEST_P(OpsContract, LargeScoresDoNotOverflow) {
     Arena arena(*ops);
     KvCacheLayer cache;
     cache.num_blocks = 1;
-    cache.block_size = 4;
+    cache.block_size = 16;
     cache.num_kv_heads = 1;
     cache.head_dim = kHeadDim;
-    cache.data = arena.zeros(ops->kv_block_bytes(4, 1, kHeadDim));
+    cache.data = arena.zeros(ops->kv_block_bytes(16, 1, kHeadDim));
     std::vector<float> qkv;
     for (int p = 0; p < 3; ++p) {
       qkv.insert(qkv.end(), kHeadDim, 16.0f);
