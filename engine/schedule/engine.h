@@ -1,9 +1,10 @@
 // Requests in, steps out: continuous batching over one model.
 //
 // Each step takes decode rows first and fills the token budget with prefill chunks. KV blocks are
-// taken as a sequence grows; when none is left the newest running request is preempted: its blocks
-// are freed and it is recomputed later, with the same result.
-// Threading: one thread calls everything; callbacks run on it, inside step() or abort().
+// taken as a sequence grows; when none is left the newest running completion is preempted: its
+// blocks are freed and it is recomputed later, with the same result (docs/engine.md).
+// Threading: one thread calls everything; callbacks run on it, inside step() or abort(). They may
+// call submit() and abort(), but not step(), and do not throw.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +15,14 @@
 
 #include "engine/model/step_batch.h"
 #include "engine/schedule/request.h"
+#include "engine/schedule/text_stream.h"
 
 namespace augur {
 
 class Tokenizer;
 
 struct EngineOptions {
-  int64_t max_batch_size = 64;         // sequences running at once
+  int64_t max_batch_size = 64;         // completions running at once
   int64_t max_tokens_per_step = 2048;  // prefill and decode rows of one step
   std::vector<int32_t> eos_token_ids;
   uint64_t seed = 0;  // for requests without one
@@ -29,36 +31,39 @@ struct EngineOptions {
 /// Counted since the engine was made.
 struct EngineCounters {
   int64_t num_steps = 0;
-  int64_t prefill_tokens = 0;
-  int64_t decode_tokens = 0;
+  int64_t prefill_tokens = 0;  // rows of prompts, and of outputs recomputed after a preemption
+  int64_t decode_tokens = 0;   // rows of the newest output tokens
   int64_t preemptions = 0;
-  int64_t finished_requests = 0;
-  int64_t step_us = 0;  // inside ModelRunner::run
+  int64_t finished_requests = 0;  // those aborted too
+  int64_t step_us = 0;            // inside ModelRunner::run
 };
 
 class Engine {
  public:
-  /// `runner` and `tokenizer` outlive the engine. Without a tokenizer there is no text and no
-  /// stop string.
-  Engine(const EngineOptions& options, ModelRunner& runner, const Tokenizer* tokenizer);
+  /// `runner` outlives the engine. Without `make_text` there is no text and no stop string.
+  /// The runner's limits bind as well as the options'. Requires sizes of at least 1.
+  Engine(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text);
   ~Engine();
 
   /// Says why a request cannot be served (empty prompt, ids out of range, longer than the
-  /// context, settings out of range, more KV than there is), or returns an empty string.
+  /// context, settings out of range, more KV than there is, an id in use), or returns an empty
+  /// string. A request that passes is always finished.
   std::string check(const Request& request) const;
 
   /// Queues a request. Requires check(request).empty().
   void submit(Request request);
 
-  /// Runs one step. Returns false, having done nothing, when no request is left.
+  /// Runs one step and delivers what became final. Returns false, having done nothing, when no
+  /// request is left. What ModelRunner::run throws passes through, and the step can be tried again.
   bool step();
 
-  /// Ends a request, waiting or running; its on_finished is called with what there is.
-  /// Returns false when no such request is there.
+  /// Ends a request, waiting or running; its on_finished is called with what there is, text that
+  /// was held back included. Returns false when no such request is there.
   bool abort(std::string_view id);
 
-  int64_t num_waiting() const;
-  int64_t num_running() const;
+  int64_t num_waiting() const;  // completions
+  int64_t num_running() const;  // completions
+  int64_t num_free_kv_blocks() const;
   const EngineCounters& counters() const;
 
  private:

@@ -1,0 +1,398 @@
+#include "engine/schedule/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <unordered_map>
+#include <utility>
+
+#include "engine/schedule/scheduler.h"
+#include "engine/schedule/step_builder.h"
+#include "engine/schedule/validation.h"
+#include "kernels/require.h"
+
+namespace augur {
+namespace {
+
+/// Mixes all bits of `x` into all bits of the result (the finaliser of SplitMix64; Steele, Lea and
+/// Flood 2014).
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+/// The seed of a request that names none: of the engine's seed and the request's id (FNV-1a) alone,
+/// so that neither the order of arrival nor other requests matter.
+uint64_t derive_seed(uint64_t engine_seed, std::string_view id) {
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  return mix(mix(engine_seed + 0x9E3779B97F4A7C15u) ^ hash);
+}
+
+std::vector<LogitBias> forbid(const std::vector<LogitBias>& biases,
+                              const std::vector<int32_t>& sorted_ids) {
+  std::vector<LogitBias> result;
+  for (const LogitBias& bias : biases) {
+    const bool is_forbidden =
+        std::binary_search(sorted_ids.begin(), sorted_ids.end(), bias.token_id);
+    if (!is_forbidden) result.push_back(bias);
+  }
+  for (const int32_t id : sorted_ids) {
+    result.push_back({id, -std::numeric_limits<float>::infinity()});
+  }
+  return result;
+}
+
+ScheduleLimits schedule_limits(const EngineOptions& options, const ModelRunner::Limits& limits) {
+  return {.max_running = std::min(options.max_batch_size, limits.max_seqs),
+          .max_rows = std::min(options.max_tokens_per_step, limits.max_tokens),
+          .num_blocks = limits.num_kv_blocks,
+          .block_size = limits.block_size};
+}
+
+}  // namespace
+
+class Engine::Impl {
+ public:
+  Impl(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text)
+      : options_(options),
+        runner_(runner),
+        limits_(runner.limits()),
+        make_text_(std::move(make_text)),
+        scheduler_(schedule_limits(options, limits_)) {
+    AUGUR_REQUIRE(
+        limits_.max_context >= 1 && limits_.max_context <= std::numeric_limits<int32_t>::max(),
+        fmt::format("max_context is {}", limits_.max_context));
+    AUGUR_REQUIRE(limits_.vocab_size >= 1, fmt::format("vocab_size is {}", limits_.vocab_size));
+    for (const int32_t id : options_.eos_token_ids) {
+      AUGUR_REQUIRE(
+          id >= 0 && id < limits_.vocab_size,
+          fmt::format("end-of-text token {} of a vocabulary of {}", id, limits_.vocab_size));
+    }
+  }
+
+  std::string check(const Request& request) const {
+    if (requests_.contains(request.id)) {
+      return fmt::format("request id \"{}\" is in use; accepted: an id no live request has",
+                         request.id);
+    }
+    return validate_request(request, limits_, options_.eos_token_ids, make_text_ != nullptr);
+  }
+
+  void submit(Request request);
+  bool step();
+  bool abort(std::string_view id);
+
+  const Scheduler& scheduler() const { return scheduler_; }
+  const EngineCounters& counters() const { return counters_; }
+
+ private:
+  /// What on_update will be told at the end of the step.
+  struct News {
+    ActiveRequest* request = nullptr;
+    RequestUpdate update;
+  };
+
+  void init_sequence(ActiveRequest& active, Sequence& sequence) const;
+  void count_rows(const std::vector<ScheduledRows>& plan);
+  void run_batch();
+  void check_results() const;
+  void take_results();
+  void take_prompt_score(ActiveRequest& active, const LogitRow& row, LogitResult& result);
+  void take_token(Sequence& sequence, LogitResult& result);
+  /// Appends a token's text, and says whether it ended the completion with a stop string.
+  bool append_text(Sequence& sequence, int32_t token_id, bool is_stop_id, bool is_last);
+  RequestUpdate& next_update(ActiveRequest& active);
+  void end_sequence(Sequence& sequence, FinishReason reason);
+  void deliver();
+  void finish(ActiveRequest& active);
+
+  // Constant after construction.
+  const EngineOptions options_;
+  ModelRunner& runner_;
+  const ModelRunner::Limits limits_;
+  const TextStreamFactory make_text_;
+
+  Scheduler scheduler_;
+  // By id; the keys are the ids inside the requests.
+  std::unordered_map<std::string_view, std::unique_ptr<ActiveRequest>> requests_;
+  EngineCounters counters_;
+
+  // Of one step; they keep their memory.
+  StepBatch batch_;
+  std::vector<LogitOwner> owners_;
+  std::vector<LogitResult> results_;
+  std::vector<Sequence*> prefilled_;  // those that generate nothing, when their prompt is done
+  std::vector<News> news_;
+  size_t num_news_ = 0;
+  std::vector<std::unique_ptr<ActiveRequest>> ended_;  // deleted once nothing points to them
+  bool is_delivering_ = false;
+};
+
+void Engine::Impl::submit(Request request) {
+  const std::string error = check(request);
+  AUGUR_REQUIRE(error.empty(), error);
+  auto active = std::make_unique<ActiveRequest>();
+  active->request = std::move(request);
+  const Request& asked = active->request;
+  const SamplingParams& params = asked.sampling;
+  active->stop_strings = StopStrings(params.stop);
+  active->stop_ids = stop_ids(params, options_.eos_token_ids);
+  if (params.min_tokens > 0) active->min_tokens_bias = forbid(params.logit_bias, active->stop_ids);
+  active->result.id = asked.id;
+  active->result.num_prompt_tokens = static_cast<int64_t>(asked.prompt_ids.size());
+  const int num_sequences = params.max_tokens > 0 ? params.n : 1;
+  active->sequences.reserve(num_sequences);
+  for (int i = 0; i < num_sequences; ++i) {
+    active->sequences.push_back(
+        Sequence{.request = active.get(),
+                 .completion_idx = i,
+                 .stop_matcher = StopMatcher(active->stop_strings, params.include_stop_in_output)});
+    init_sequence(*active, active->sequences.back());
+  }
+  scheduler_.add(*active);
+  requests_.emplace(asked.id, std::move(active));
+}
+
+void Engine::Impl::init_sequence(ActiveRequest& active, Sequence& sequence) const {
+  const Request& request = active.request;
+  const SamplingParams& params = request.sampling;
+  sequence.generates = params.max_tokens > 0;
+  sequence.max_length = max_length(request, limits_);
+  sequence.max_positions = max_positions(request, sequence.max_length);
+  sequence.prompt_rows =
+      sequence.generates ? static_cast<int64_t>(request.prompt_ids.size()) : sequence.max_positions;
+  SamplingRow& sampling = sequence.sampling;
+  sampling.temperature = params.temperature;
+  sampling.top_k = std::max(params.top_k, 0);
+  sampling.top_p = params.top_p;
+  sampling.min_p = params.min_p;
+  sampling.repetition_penalty = params.repetition_penalty;
+  sampling.presence_penalty = params.presence_penalty;
+  sampling.frequency_penalty = params.frequency_penalty;
+  sampling.seed = params.seed.value_or(derive_seed(options_.seed, request.id)) +
+                  static_cast<uint64_t>(sequence.completion_idx);
+  sampling.prompt_ids = request.prompt_ids;
+  if (make_text_ && sequence.generates) sequence.text = make_text_(params.skip_special_tokens);
+}
+
+bool Engine::Impl::step() {
+  AUGUR_REQUIRE(!is_delivering_, "step() was called from a callback");
+  if (requests_.empty()) return false;
+  const std::vector<ScheduledRows>& plan = scheduler_.plan();
+  AUGUR_REQUIRE(!plan.empty(), "there are requests, but nothing could be scheduled");
+  build_step(plan, limits_.block_size, batch_, owners_);
+  run_batch();
+  check_results();
+
+  // From here on nothing fails, so that a step is taken as a whole or not at all.
+  count_rows(plan);
+  prefilled_.clear();
+  for (const ScheduledRows& rows : plan) {
+    Sequence& sequence = *rows.sequence;
+    if (!sequence.generates && sequence.num_pending() == rows.num_rows) {
+      prefilled_.push_back(&sequence);
+    }
+  }
+  scheduler_.commit();
+  take_results();
+  deliver();
+  return true;
+}
+
+void Engine::Impl::run_batch() {
+  const auto start = std::chrono::steady_clock::now();
+  runner_.run(batch_, results_);
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  counters_.step_us += std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count();
+}
+
+void Engine::Impl::check_results() const {
+  AUGUR_REQUIRE(results_.size() == batch_.logit_rows.size(),
+                fmt::format("the runner gave {} results for {} logit rows", results_.size(),
+                            batch_.logit_rows.size()));
+  for (size_t i = 0; i < results_.size(); ++i) {
+    const int32_t id = results_[i].sampled_id;
+    AUGUR_REQUIRE(!batch_.logit_rows[i].wants_sample || (id >= 0 && id < limits_.vocab_size),
+                  fmt::format("token {} was sampled for request \"{}\", of a vocabulary of {}", id,
+                              owners_[i].sequence->request->request.id, limits_.vocab_size));
+  }
+}
+
+void Engine::Impl::count_rows(const std::vector<ScheduledRows>& plan) {
+  ++counters_.num_steps;
+  counters_.preemptions = scheduler_.num_preemptions();
+  for (const ScheduledRows& rows : plan) {
+    const Sequence& sequence = *rows.sequence;
+    const bool is_decode = rows.num_rows == 1 && sequence.num_pending() == 1 &&
+                           !sequence.completion.output_ids.empty();
+    (is_decode ? counters_.decode_tokens : counters_.prefill_tokens) += rows.num_rows;
+  }
+}
+
+void Engine::Impl::take_results() {
+  num_news_ = 0;
+  for (size_t i = 0; i < results_.size(); ++i) {
+    Sequence& sequence = *owners_[i].sequence;
+    if (owners_[i].is_prompt_score) {
+      take_prompt_score(*sequence.request, batch_.logit_rows[i], results_[i]);
+    } else {
+      take_token(sequence, results_[i]);
+    }
+  }
+  for (Sequence* sequence : prefilled_) end_sequence(*sequence, FinishReason::kNone);
+}
+
+void Engine::Impl::take_prompt_score(ActiveRequest& active,
+                                     const LogitRow& row,
+                                     LogitResult& result) {
+  active.result.prompt_logprobs.push_back({row.target_id, result.logprob, std::move(result.top)});
+}
+
+void Engine::Impl::take_token(Sequence& sequence, LogitResult& result) {
+  ActiveRequest& active = *sequence.request;
+  const SamplingParams& params = active.request.sampling;
+  Completion& completion = sequence.completion;
+  const int32_t token_id = result.sampled_id;
+  const size_t old_text_bytes = completion.text.size();
+
+  completion.output_ids.push_back(token_id);
+  if (params.logprobs >= 0) {
+    completion.logprobs.push_back({token_id, result.logprob, std::move(result.top)});
+  }
+  const bool is_stop_id =
+      std::binary_search(active.stop_ids.begin(), active.stop_ids.end(), token_id);
+  const bool is_full = sequence.num_known() == sequence.max_length;
+  const bool is_stopped =
+      append_text(sequence, token_id, is_stop_id, /*is_last=*/is_stop_id || is_full);
+  const FinishReason reason = is_stopped || is_stop_id ? FinishReason::kStop
+                              : is_full                ? FinishReason::kLength
+                                                       : FinishReason::kNone;
+  if (active.request.on_update) {
+    RequestUpdate& update = next_update(active);
+    update.completion_idx = sequence.completion_idx;
+    update.text.assign(completion.text, old_text_bytes);
+    update.token_ids.assign(1, token_id);
+    update.logprobs.clear();
+    if (params.logprobs >= 0) update.logprobs.push_back(completion.logprobs.back());
+    update.finish_reason = reason;
+    update.matched_stop = completion.matched_stop;
+  }
+  if (reason != FinishReason::kNone) end_sequence(sequence, reason);
+}
+
+bool Engine::Impl::append_text(Sequence& sequence,
+                               int32_t token_id,
+                               bool is_stop_id,
+                               bool is_last) {
+  if (!sequence.text) return false;
+  const ActiveRequest& active = *sequence.request;
+  const SamplingParams& params = active.request.sampling;
+  Completion& completion = sequence.completion;
+  std::string piece;
+  if (!is_stop_id || params.include_stop_in_output) piece = sequence.text->push(token_id);
+  if (is_last) piece += sequence.text->finish();
+  const bool may_match = static_cast<int64_t>(completion.output_ids.size()) > params.min_tokens;
+  const int match = sequence.stop_matcher.push(piece, may_match, completion.text);
+  if (match != StopMatcher::kNoMatch) {
+    completion.matched_stop = active.stop_strings[match];
+    return true;
+  }
+  if (is_last) sequence.stop_matcher.finish(completion.text);
+  return false;
+}
+
+RequestUpdate& Engine::Impl::next_update(ActiveRequest& active) {
+  if (num_news_ == news_.size()) news_.emplace_back();
+  News& news = news_[num_news_++];
+  news.request = &active;
+  return news.update;
+}
+
+void Engine::Impl::end_sequence(Sequence& sequence, FinishReason reason) {
+  ActiveRequest& active = *sequence.request;
+  sequence.completion.finish_reason = reason;
+  scheduler_.end(sequence);
+  if (active.num_live > 0) return;
+  auto node = requests_.extract(active.request.id);
+  ended_.push_back(std::move(node.mapped()));
+}
+
+// Callbacks come last, when everything else is settled: they may submit and abort.
+void Engine::Impl::deliver() {
+  is_delivering_ = true;
+  for (size_t i = 0; i < num_news_; ++i) {
+    // A callback before this one may have aborted the request.
+    if (!news_[i].request->is_ended) news_[i].request->request.on_update(news_[i].update);
+  }
+  for (size_t i = 0; i < ended_.size(); ++i) {  // an abort in a callback adds to them
+    if (!ended_[i]->is_ended) finish(*ended_[i]);
+  }
+  is_delivering_ = false;
+  ended_.clear();
+}
+
+void Engine::Impl::finish(ActiveRequest& active) {
+  active.is_ended = true;
+  ++counters_.finished_requests;
+  if (active.request.sampling.max_tokens > 0) {
+    for (Sequence& sequence : active.sequences) {
+      active.result.completions.push_back(std::move(sequence.completion));
+    }
+  }
+  if (active.request.on_finished) active.request.on_finished(std::move(active.result));
+}
+
+bool Engine::Impl::abort(std::string_view id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return false;
+  ActiveRequest& active = *found->second;
+  for (Sequence& sequence : active.sequences) {
+    if (sequence.state == Sequence::State::kEnded) continue;
+    if (sequence.text) {
+      std::string& text = sequence.completion.text;
+      sequence.stop_matcher.push(sequence.text->finish(), /*may_match=*/false, text);
+      sequence.stop_matcher.finish(text);
+    }
+    end_sequence(sequence, FinishReason::kAborted);
+  }
+  const bool is_in_callback = std::exchange(is_delivering_, true);
+  finish(active);
+  is_delivering_ = is_in_callback;
+  if (!is_in_callback) ended_.clear();
+  return true;
+}
+
+Engine::Engine(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text)
+    : impl_(std::make_unique<Impl>(options, runner, std::move(make_text))) {}
+Engine::~Engine() = default;
+
+std::string Engine::check(const Request& request) const {
+  return impl_->check(request);
+}
+void Engine::submit(Request request) {
+  impl_->submit(std::move(request));
+}
+bool Engine::step() {
+  return impl_->step();
+}
+bool Engine::abort(std::string_view id) {
+  return impl_->abort(id);
+}
+int64_t Engine::num_waiting() const {
+  return impl_->scheduler().num_waiting();
+}
+int64_t Engine::num_running() const {
+  return impl_->scheduler().num_running();
+}
+int64_t Engine::num_free_kv_blocks() const {
+  return impl_->scheduler().num_free_blocks();
+}
+const EngineCounters& Engine::counters() const {
+  return impl_->counters();
+}
+
+}  // namespace augur

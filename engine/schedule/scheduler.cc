@@ -1,0 +1,206 @@
+#include "engine/schedule/scheduler.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/require.h"
+
+namespace augur {
+
+Scheduler::Scheduler(const ScheduleLimits& limits)
+    : limits_(limits), allocator_(limits.num_blocks) {
+  AUGUR_REQUIRE(limits.max_running >= 1, "max_running is " + std::to_string(limits.max_running));
+  AUGUR_REQUIRE(limits.max_rows >= 1, "max_rows is " + std::to_string(limits.max_rows));
+  AUGUR_REQUIRE(limits.num_blocks >= 1, "num_blocks is " + std::to_string(limits.num_blocks));
+  AUGUR_REQUIRE(limits.block_size >= 1, "block_size is " + std::to_string(limits.block_size));
+}
+
+void Scheduler::add(ActiveRequest& request) {
+  for (Sequence& sequence : request.sequences) {
+    AUGUR_REQUIRE(blocks_for(sequence.max_positions) <= limits_.num_blocks,
+                  "a sequence may grow to " + std::to_string(sequence.max_positions) +
+                      " positions, beyond the " + std::to_string(limits_.num_blocks) +
+                      " KV blocks of " + std::to_string(limits_.block_size));
+  }
+  request.num_live = static_cast<int>(request.sequences.size());
+  // The last prompt token is always computed by each sequence: its row has the first logits.
+  const int64_t num_prompt = static_cast<int64_t>(request.request.prompt_ids.size());
+  request.num_prefix_blocks = request.num_live > 1 ? (num_prompt - 1) / limits_.block_size : 0;
+  for (Sequence& sequence : request.sequences) {
+    sequence.age = next_age_++;
+    if (request.num_prefix_blocks > 0 && sequence.completion_idx > 0) {
+      sequence.state = Sequence::State::kParked;
+      ++num_parked_;
+    } else {
+      sequence.state = Sequence::State::kWaiting;
+      waiting_.insert(&sequence);
+    }
+  }
+}
+
+const std::vector<ScheduledRows>& Scheduler::plan() {
+  plan_.clear();
+  int64_t num_rows_left = limits_.max_rows;
+
+  // Decode. Only sequences newer than the one that grows are preempted: they come later in
+  // running_, so none has its row in the plan yet.
+  for (size_t i = 0; i < running_.size() && num_rows_left > 0; ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.num_pending() != 1 || !grow(sequence)) continue;
+    plan_.push_back({&sequence, 1});
+    --num_rows_left;
+  }
+
+  // Prefill chunks. Their blocks are there since admission.
+  int64_t growth_reserve = 0;
+  for (Sequence* sequence : running_) {
+    if (can_grow(*sequence)) ++growth_reserve;
+    const int64_t num_rows = std::min(sequence->num_pending(), num_rows_left);
+    if (sequence->num_pending() == 1 || num_rows == 0) continue;
+    plan_.push_back({sequence, num_rows});
+    num_rows_left -= num_rows;
+  }
+
+  while (num_rows_left > 0 && !waiting_.empty()) {
+    Sequence& sequence = **waiting_.begin();
+    if (!admit(growth_reserve)) break;
+    const int64_t num_rows = std::min(sequence.num_pending(), num_rows_left);
+    plan_.push_back({&sequence, num_rows});
+    num_rows_left -= num_rows;
+  }
+  return plan_;
+}
+
+void Scheduler::commit() {
+  for (const ScheduledRows& rows : plan_) {
+    Sequence& sequence = *rows.sequence;
+    sequence.num_computed += rows.num_rows;
+    const ActiveRequest& request = *sequence.request;
+    if (request.num_prefix_blocks > 0 && request.prefix_blocks.empty() &&
+        sequence.num_computed >= request.num_prefix_blocks * limits_.block_size) {
+      publish_prefix(sequence);
+    }
+  }
+  plan_.clear();
+}
+
+void Scheduler::end(Sequence& sequence) {
+  ActiveRequest& request = *sequence.request;
+  switch (sequence.state) {
+    case Sequence::State::kParked:
+      --num_parked_;
+      break;
+    case Sequence::State::kWaiting:
+      waiting_.erase(&sequence);
+      break;
+    case Sequence::State::kRunning:
+      release_blocks(sequence);
+      remove_from_running(sequence);
+      break;
+    case Sequence::State::kEnded:
+      return;
+  }
+  sequence.state = Sequence::State::kEnded;
+  if (--request.num_live == 0 && !request.prefix_blocks.empty()) drop_prefix(request);
+}
+
+bool Scheduler::can_grow(const Sequence& sequence) const {
+  return static_cast<int64_t>(sequence.blocks.size()) < blocks_for(sequence.max_positions);
+}
+
+bool Scheduler::admit(int64_t& growth_reserve) {
+  if (num_running() >= limits_.max_running) return false;
+  Sequence& sequence = **waiting_.begin();
+  const ActiveRequest& request = *sequence.request;
+  const int64_t num_shared = static_cast<int64_t>(request.prefix_blocks.size());
+  const int64_t num_blocks = blocks_for(sequence.num_known());
+  const bool grows = num_blocks < blocks_for(sequence.max_positions);
+  // Alone, it needs no reserve: it may have everything.
+  const int64_t reserve = running_.empty() ? 0 : growth_reserve + (grows ? 1 : 0);
+  const int64_t num_needed = num_blocks - num_shared + reserve;
+  if (!free_up(num_needed, &request)) return false;
+
+  waiting_.erase(waiting_.begin());
+  sequence.state = Sequence::State::kRunning;
+  sequence.num_computed = num_shared * limits_.block_size;
+  sequence.blocks = request.prefix_blocks;
+  for (const int32_t block_id : sequence.blocks) allocator_.share(block_id);
+  while (static_cast<int64_t>(sequence.blocks.size()) < num_blocks) {
+    sequence.blocks.push_back(allocator_.allocate());
+  }
+  // Usually the newest, but not when it was preempted or parked while newer ones were admitted.
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, Older()),
+                  &sequence);
+  if (grows) ++growth_reserve;
+  return true;
+}
+
+bool Scheduler::grow(Sequence& sequence) {
+  if (blocks_for(sequence.num_known()) <= static_cast<int64_t>(sequence.blocks.size())) return true;
+  while (!free_up(1, /*keep=*/nullptr)) {
+    const bool is_newest = running_.back() == &sequence;
+    preempt_newest();
+    if (is_newest) return false;
+  }
+  sequence.blocks.push_back(allocator_.allocate());
+  return true;
+}
+
+void Scheduler::preempt_newest() {
+  Sequence& sequence = *running_.back();
+  running_.pop_back();
+  release_blocks(sequence);
+  sequence.state = Sequence::State::kWaiting;
+  waiting_.insert(&sequence);
+  ++num_preemptions_;
+}
+
+void Scheduler::release_blocks(Sequence& sequence) {
+  for (const int32_t block_id : sequence.blocks) allocator_.release(block_id);
+  sequence.blocks.clear();
+  sequence.num_computed = 0;
+}
+
+void Scheduler::remove_from_running(Sequence& sequence) {
+  running_.erase(std::lower_bound(running_.begin(), running_.end(), &sequence, Older()));
+}
+
+bool Scheduler::free_up(int64_t num_blocks, const ActiveRequest* keep) {
+  if (allocator_.num_free() >= num_blocks) return true;
+  // Whoever shares a prefix holds all of its blocks.
+  const auto is_idle = [&](const ActiveRequest& request) {
+    return &request != keep && allocator_.num_holders(request.prefix_blocks[0]) == 1;
+  };
+  int64_t num_idle = 0;
+  for (const ActiveRequest* request : prefixed_) {
+    if (is_idle(*request)) num_idle += request->num_prefix_blocks;
+  }
+  if (allocator_.num_free() + num_idle < num_blocks) return false;
+  for (size_t i = prefixed_.size(); allocator_.num_free() < num_blocks;) {
+    ActiveRequest& request = *prefixed_[--i];
+    if (is_idle(request)) drop_prefix(request);
+  }
+  return true;
+}
+
+void Scheduler::drop_prefix(ActiveRequest& request) {
+  for (const int32_t block_id : request.prefix_blocks) allocator_.release(block_id);
+  request.prefix_blocks.clear();
+  prefixed_.erase(std::find(prefixed_.begin(), prefixed_.end(), &request));
+}
+
+void Scheduler::publish_prefix(const Sequence& sequence) {
+  ActiveRequest& request = *sequence.request;
+  request.prefix_blocks.assign(sequence.blocks.begin(),
+                               sequence.blocks.begin() + request.num_prefix_blocks);
+  for (const int32_t block_id : request.prefix_blocks) allocator_.share(block_id);
+  prefixed_.push_back(&request);
+  for (Sequence& sibling : request.sequences) {
+    if (sibling.state != Sequence::State::kParked) continue;
+    sibling.state = Sequence::State::kWaiting;
+    waiting_.insert(&sibling);
+    --num_parked_;
+  }
+}
+
+}  // namespace augur

@@ -1,0 +1,102 @@
+// Chooses what each step computes, and which sequence holds which KV blocks.
+//
+// Sequences are served in the order they were submitted. A step takes first the running sequences
+// that need one row (decode), then chunks of those that need more (prefill), then admits waiting
+// ones while rows, blocks and places last; always the oldest first.
+//
+// Blocks: a sequence is admitted with blocks for all the tokens it has then, so only decode takes
+// more later. It is admitted when, besides, every running sequence could take one more block, so
+// that admitting does not preempt at once. A decode that finds no block preempts the newest running
+// sequence, which gives back its blocks and waits, before all newer ones, to be recomputed.
+// The oldest sequence is therefore never held up, whatever the sizes, as long as each sequence
+// fits alone: no deadlock, and nobody starves.
+//
+// Sharing: sequences of one request share the full blocks before the prompt's last token. The
+// others are parked until the first has computed them, then begin behind them; what remains of the
+// prompt (at most one block) each computes itself, and so has its own first logits.
+// Threading: one thread.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "engine/schedule/block_allocator.h"
+#include "engine/schedule/sequence.h"
+
+namespace augur {
+
+struct ScheduleLimits {
+  int64_t max_running = 0;  // sequences
+  int64_t max_rows = 0;     // of one step
+  int64_t num_blocks = 0;
+  int block_size = 0;
+};
+
+/// Rows num_computed .. num_computed + num_rows - 1 of a sequence.
+struct ScheduledRows {
+  Sequence* sequence = nullptr;
+  int64_t num_rows = 0;
+};
+
+class Scheduler {
+ public:
+  /// Requires every limit to be at least 1.
+  explicit Scheduler(const ScheduleLimits& limits);
+
+  /// Queues the sequences of a request. Requires that each fits alone:
+  /// blocks_for(max_positions) <= num_blocks.
+  void add(ActiveRequest& request);
+
+  /// Chooses the next step. Empty only when no sequence is there. May be called again without
+  /// commit, when the step failed; valid until the next call.
+  const std::vector<ScheduledRows>& plan();
+  /// The rows of the last plan were computed.
+  void commit();
+
+  /// Ends a sequence, in whatever state: its blocks are given back.
+  void end(Sequence& sequence);
+
+  int64_t blocks_for(int64_t num_positions) const {
+    return (num_positions + limits_.block_size - 1) / limits_.block_size;
+  }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()) + num_parked_; }
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t num_preemptions() const { return num_preemptions_; }
+  int64_t num_free_blocks() const { return allocator_.num_free(); }
+
+ private:
+  struct Older {
+    bool operator()(const Sequence* a, const Sequence* b) const { return a->age < b->age; }
+  };
+
+  bool can_grow(const Sequence& sequence) const;
+  /// Admits the oldest waiting sequence if there is room for it. `growth_reserve`: how many running
+  /// sequences may take another block; kept up to date.
+  bool admit(int64_t& growth_reserve);
+  /// Makes room for the next position of a running sequence, preempting newer ones if it must.
+  /// Returns false when it was itself the newest, and has been preempted.
+  bool grow(Sequence& sequence);
+  void preempt_newest();
+  void release_blocks(Sequence& sequence);
+  void remove_from_running(Sequence& sequence);
+  /// Sees that `num_blocks` are free, giving up shared prompts that no running sequence uses,
+  /// newest first, but not that of `keep`. Returns false, giving up none, when that is not enough.
+  bool free_up(int64_t num_blocks, const ActiveRequest* keep);
+  void drop_prefix(ActiveRequest& request);
+  void publish_prefix(const Sequence& sequence);
+
+  // Constant after construction.
+  const ScheduleLimits limits_;
+
+  BlockAllocator allocator_;
+  std::set<Sequence*, Older> waiting_;
+  std::vector<Sequence*> running_;        // oldest first
+  std::vector<ActiveRequest*> prefixed_;  // those with prefix_blocks
+  std::vector<ScheduledRows> plan_;
+  int64_t num_parked_ = 0;
+  int64_t next_age_ = 0;
+  int64_t num_preemptions_ = 0;
+};
+
+}  // namespace augur

@@ -1,0 +1,88 @@
+// What the engine keeps of a request while it lives.
+//
+// The scheduler changes the members under "Scheduler", the engine those under "Engine"; the rest
+// is constant once the request has been submitted. Neither object moves, since steps point into
+// them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/schedule/request.h"
+#include "engine/schedule/stop_strings.h"
+#include "engine/schedule/text_stream.h"
+
+namespace augur {
+
+struct ActiveRequest;
+
+/// One completion of a request: a row of tokens that grows, and the KV blocks behind it. A request
+/// that generates nothing has one sequence too, for its prompt.
+struct Sequence {
+  enum class State : uint8_t {
+    kParked,   // until a sibling has computed the prompt they share
+    kWaiting,  // holds no block
+    kRunning,  // holds blocks for every token it has
+    kEnded,    // holds no block
+  };
+
+  ActiveRequest* request = nullptr;
+  int completion_idx = 0;
+  int64_t prompt_rows = 0;    // prompt tokens that are computed
+  int64_t max_length = 0;     // prompt and output tokens together
+  int64_t max_positions = 0;  // KV positions at that length
+  bool generates = false;
+  SamplingRow sampling;  // what does not change from token to token
+
+  // Scheduler.
+  State state = State::kWaiting;
+  int64_t age = 0;  // lower is older; unique
+  std::vector<int32_t> blocks;
+  int64_t num_computed = 0;  // positions whose KV is there
+
+  // Engine.
+  Completion completion;
+  std::unique_ptr<TextStream> text;  // none without a tokenizer
+  StopMatcher stop_matcher;
+
+  /// Tokens there are to compute, computed or not.
+  int64_t num_known() const {
+    return prompt_rows + static_cast<int64_t>(completion.output_ids.size());
+  }
+  int64_t num_pending() const { return num_known() - num_computed; }
+  inline int32_t token_at(int64_t position) const;
+};
+
+struct ActiveRequest {
+  Request request;
+  std::vector<Sequence> sequences;  // never resized after submit
+  StopStrings stop_strings;
+  std::vector<int32_t> stop_ids;  // end-of-text and stop ids that count, sorted
+  // logit_bias with every stop id forbidden: used before min_tokens; empty when that is 0.
+  std::vector<LogitBias> min_tokens_bias;
+
+  // Scheduler.
+  int num_live = 0;  // sequences that have not ended
+  // The prompt's full blocks, held for sequences that have yet to start (or to start again).
+  // Empty until the first sequence has computed them, and when memory was needed elsewhere.
+  int64_t num_prefix_blocks = 0;  // 0: nothing to share
+  std::vector<int32_t> prefix_blocks;
+
+  // Engine.
+  RequestResult result;  // prompt_logprobs fills by rising position
+  bool is_ended = false;
+
+  /// The next prompt token whose log-probability is not known yet.
+  int64_t next_scored() const {
+    return request.score_from + static_cast<int64_t>(result.prompt_logprobs.size());
+  }
+};
+
+inline int32_t Sequence::token_at(int64_t position) const {
+  const std::vector<int32_t>& prompt = request->request.prompt_ids;
+  const int64_t num_prompt = static_cast<int64_t>(prompt.size());
+  return position < num_prompt ? prompt[position] : completion.output_ids[position - num_prompt];
+}
+
+}  // namespace augur

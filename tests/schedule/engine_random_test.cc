@@ -1,0 +1,186 @@
+// Random mixes of requests in tiny caches: each must be answered as if it were alone.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/schedule/engine.h"
+#include "tests/schedule/recorder.h"
+#include "tests/schedule/toy_model.h"
+
+namespace augur {
+namespace {
+
+using test::kToyEos;
+using test::kToyVocab;
+
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : engine_(seed) {}
+  /// Uniform in [low, high].
+  int64_t in(int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(engine_() % static_cast<uint64_t>(high - low + 1));
+  }
+  bool one_in(int64_t count) { return in(1, count) == 1; }
+  template <typename T>
+  T pick(std::initializer_list<T> values) {
+    return values.begin()[in(0, static_cast<int64_t>(values.size()) - 1)];
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+Request random_request(Dice& dice, const std::string& id) {
+  Request request{.id = id};
+  const int64_t num_prompt = dice.one_in(4) ? dice.in(1, 40) : dice.in(1, 12);
+  for (int64_t i = 0; i < num_prompt; ++i) {
+    request.prompt_ids.push_back(static_cast<int32_t>(dice.in(0, kToyVocab - 1)));
+  }
+  SamplingParams& params = request.sampling;
+  params.max_tokens = dice.one_in(2) ? dice.in(10, 60) : dice.in(1, 10);
+  params.min_tokens = dice.one_in(3) ? dice.in(0, params.max_tokens) : 0;
+  params.n = dice.one_in(3) ? static_cast<int>(dice.in(2, 5)) : 1;
+  params.temperature = dice.pick({0.0f, 0.5f, 1.0f});
+  params.repetition_penalty = dice.pick({1.0f, 1.0f, 1.25f});
+  params.presence_penalty = dice.pick({0.0f, 0.0f, 0.5f});
+  params.seed = dice.in(0, 1'000'000);
+  if (dice.one_in(4)) {
+    params.logit_bias = {{static_cast<int32_t>(dice.in(0, kToyVocab - 1)), 3.0f}, {2, -4.0f}};
+  }
+  for (int64_t i = dice.one_in(3) ? dice.in(1, 3) : 0; i > 0; --i) {
+    params.stop.push_back(dice.pick<std::string>(
+        {"ab", "abc", "ba", "aab", "bcab", "\n", "\n\n", "\xC3\xA9", " a", "c\xC3\xA9", "?"}));
+  }
+  if (dice.one_in(4)) params.stop_token_ids = {static_cast<int32_t>(dice.in(0, kToyVocab - 1))};
+  params.include_stop_in_output = dice.one_in(3);
+  params.ignore_eos = !dice.one_in(4);
+  params.skip_special_tokens = dice.one_in(2);
+  params.logprobs = static_cast<int>(dice.pick({-1, -1, 0, 2}));
+  if (dice.one_in(3)) {
+    request.score_prompt = true;
+    request.score_from = dice.in(1, num_prompt);
+    request.prompt_top_logprobs = static_cast<int>(dice.pick({0, 0, 3}));
+    if (dice.one_in(2)) params.max_tokens = params.min_tokens = 0;
+  }
+  return request;
+}
+
+struct Totals {
+  int64_t num_finished = 0;
+  int64_t num_aborted = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_failed_steps = 0;
+};
+
+/// What was computed of an aborted request must be how the whole answer begins.
+void expect_beginning(const RequestResult& aborted, const RequestResult& whole) {
+  ASSERT_LE(aborted.prompt_logprobs.size(), whole.prompt_logprobs.size());
+  auto scores = whole.prompt_logprobs;
+  scores.resize(aborted.prompt_logprobs.size());
+  test::expect_same(aborted.prompt_logprobs, scores);
+  ASSERT_EQ(aborted.completions.size(), whole.completions.size());
+  for (size_t i = 0; i < whole.completions.size(); ++i) {
+    const Completion& part = aborted.completions[i];
+    if (part.finish_reason != FinishReason::kAborted) {
+      test::expect_same(part, whole.completions[i]);
+      continue;
+    }
+    std::vector<int32_t> ids = whole.completions[i].output_ids;
+    ASSERT_LE(part.output_ids.size(), ids.size());
+    ids.resize(part.output_ids.size());
+    EXPECT_EQ(part.output_ids, ids);
+  }
+}
+
+void run_scenario(uint64_t seed, Totals& totals) {
+  Dice dice(seed);
+  ModelRunner::Limits limits{.max_tokens = dice.one_in(2) ? dice.in(1, 8) : dice.in(9, 64),
+                             .max_seqs = dice.in(1, 12),
+                             .max_context = dice.in(8, 64),
+                             .num_kv_blocks = dice.in(3, 30),
+                             .block_size = static_cast<int>(dice.in(1, 6)),
+                             .vocab_size = kToyVocab};
+  const EngineOptions options{.max_batch_size = dice.in(2, 12),
+                              .max_tokens_per_step = dice.in(1, 64),
+                              .eos_token_ids = {kToyEos}};
+  test::ToyRunner runner(limits);
+  Engine engine(options, runner, test::make_toy_text);
+  test::Recorder recorder;
+
+  std::vector<Request> accepted;
+  std::vector<std::string> aborted;
+  int64_t num_to_submit = dice.in(1, 14);
+  int64_t num_steps = 0;
+  for (bool is_busy = true; is_busy || num_to_submit > 0;) {
+    while (num_to_submit > 0 && (!is_busy || dice.one_in(3))) {
+      --num_to_submit;
+      Request request = random_request(dice, fmt::format("request {}", num_to_submit));
+      if (!engine.check(request).empty()) continue;
+      accepted.push_back(request);
+      engine.submit(recorder.watch(std::move(request)));
+      is_busy = true;
+    }
+    if (!accepted.empty() && dice.one_in(40)) {
+      const std::string& id = accepted[dice.in(0, accepted.size() - 1)].id;
+      if (engine.abort(id)) aborted.push_back(id);
+    }
+    if (is_busy && dice.one_in(50)) {
+      runner.set_failing(true);
+      try {
+        engine.step();  // does nothing when the last request was aborted
+      } catch (const std::runtime_error&) {
+        ++totals.num_failed_steps;
+      }
+      runner.set_failing(false);
+    }
+    is_busy = engine.step();
+    ASSERT_LT(++num_steps, 20'000) << "no end in sight";
+  }
+
+  EXPECT_EQ(engine.num_free_kv_blocks(), limits.num_kv_blocks);
+  EXPECT_EQ(engine.num_running(), 0);
+  EXPECT_EQ(engine.num_waiting(), 0);
+  EXPECT_EQ(recorder.results().size(), accepted.size());
+  EXPECT_EQ(engine.counters().finished_requests, static_cast<int64_t>(accepted.size()));
+  EXPECT_LE(runner.most_rows(), options.max_tokens_per_step);
+  EXPECT_LE(runner.most_seqs(), options.max_batch_size);
+  EXPECT_EQ(engine.counters().prefill_tokens + engine.counters().decode_tokens,
+            runner.num_rows_run());
+  for (const Request& request : accepted) {
+    SCOPED_TRACE(request.id);
+    const RequestResult& actual = recorder.results().at(request.id);
+    const RequestResult expected =
+        test::expected_result(request, limits.max_context, options.eos_token_ids);
+    const bool is_aborted = std::find(aborted.begin(), aborted.end(), request.id) != aborted.end();
+    is_aborted ? expect_beginning(actual, expected) : test::expect_same(actual, expected);
+  }
+  totals.num_finished += static_cast<int64_t>(accepted.size() - aborted.size());
+  totals.num_aborted += static_cast<int64_t>(aborted.size());
+  totals.num_preemptions += engine.counters().preemptions;
+}
+
+class EngineRandomTest : public ::testing::TestWithParam<int> {};
+
+TEST_P(EngineRandomTest, AnswersEachRequestAsIfItWereAlone) {
+  constexpr int kScenarios = 500;
+  Totals totals;
+  for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
+    const uint64_t seed = GetParam() * kScenarios + i;
+    SCOPED_TRACE(fmt::format("scenario {}", seed));
+    ASSERT_NO_THROW(run_scenario(seed, totals));
+  }
+  // The scenarios reach what they are for.
+  EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
+  EXPECT_GT(totals.num_preemptions, kScenarios / 2);
+  EXPECT_GT(totals.num_aborted, kScenarios / 10);
+  EXPECT_GT(totals.num_failed_steps, kScenarios / 10);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, EngineRandomTest, ::testing::Range(0, 6));
+
+}  // namespace
+}  // namespace augur

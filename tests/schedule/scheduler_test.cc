@@ -1,0 +1,223 @@
+#include "engine/schedule/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace augur {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  void make(const ScheduleLimits& limits) { scheduler_ = std::make_unique<Scheduler>(limits); }
+
+  ActiveRequest& add(int num_prompt, int max_tokens, int n = 1) {
+    ActiveRequest& active = *requests_.emplace_back(std::make_unique<ActiveRequest>());
+    active.request.prompt_ids.assign(num_prompt, 1);
+    for (int i = 0; i < n; ++i) {
+      active.sequences.push_back(Sequence{.request = &active,
+                                          .completion_idx = i,
+                                          .prompt_rows = num_prompt,
+                                          .max_length = num_prompt + max_tokens,
+                                          .max_positions = num_prompt + max_tokens - 1,
+                                          .generates = true,
+                                          .stop_matcher = StopMatcher(no_stops_, false)});
+    }
+    scheduler_->add(active);
+    return active;
+  }
+
+  using Rows = std::vector<std::pair<int64_t, int64_t>>;  // age, rows
+
+  /// Plans, commits, and gives each sequence that is all computed its next token.
+  Rows step() {
+    Rows rows;
+    std::vector<Sequence*> sequences;
+    for (const ScheduledRows& entry : scheduler_->plan()) {
+      rows.emplace_back(entry.sequence->age, entry.num_rows);
+      sequences.push_back(entry.sequence);
+    }
+    scheduler_->commit();
+    for (Sequence* sequence : sequences) {
+      if (sequence->num_pending() > 0) continue;
+      sequence->completion.output_ids.push_back(2);
+      if (sequence->num_known() == sequence->max_length) scheduler_->end(*sequence);
+    }
+    return rows;
+  }
+
+  StopStrings no_stops_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<std::unique_ptr<ActiveRequest>> requests_;
+};
+
+TEST_F(SchedulerTest, CutsALongPromptIntoChunks) {
+  make({.max_running = 4, .max_rows = 4, .num_blocks = 10, .block_size = 2});
+  add(10, 2);
+  EXPECT_EQ(step(), (Rows{{0, 4}}));
+  EXPECT_EQ(step(), (Rows{{0, 4}}));
+  EXPECT_EQ(step(), (Rows{{0, 2}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}}));
+  EXPECT_EQ(step(), Rows{});
+  EXPECT_EQ(scheduler_->num_free_blocks(), 10);
+}
+
+TEST_F(SchedulerTest, TakesDecodeRowsFirstAndFillsUpWithPrefill) {
+  make({.max_running = 4, .max_rows = 4, .num_blocks = 30, .block_size = 2});
+  add(2, 9);
+  EXPECT_EQ(step(), (Rows{{0, 2}}));
+  add(7, 9);
+  add(2, 9);
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 3}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 3}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}, {2, 2}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}, {2, 1}}));
+}
+
+TEST_F(SchedulerTest, AdmitsNoMoreThanMayRun) {
+  make({.max_running = 2, .max_rows = 100, .num_blocks = 30, .block_size = 2});
+  for (int i = 0; i < 3; ++i) add(2, 2);
+  EXPECT_EQ(step(), (Rows{{0, 2}, {1, 2}}));
+  EXPECT_EQ(scheduler_->num_running(), 2);
+  EXPECT_EQ(scheduler_->num_waiting(), 1);
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{2, 2}}));
+}
+
+TEST_F(SchedulerTest, MoreRunThanAStepHasRowsAndTheOldestGoFirst) {
+  make({.max_running = 3, .max_rows = 2, .num_blocks = 30, .block_size = 2});
+  for (int i = 0; i < 3; ++i) add(1, 3);
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{2, 1}}));
+}
+
+TEST_F(SchedulerTest, PreemptsTheNewestAndResumesItBeforeNewerOnes) {
+  // Each may grow to 4 blocks. All start with 2, and a reserve of one more each.
+  make({.max_running = 4, .max_rows = 100, .num_blocks = 6, .block_size = 2});
+  add(4, 5);
+  ActiveRequest& newer = add(4, 5);
+  add(4, 5);
+  EXPECT_EQ(step(), (Rows{{0, 4}, {1, 4}}));  // the third would leave no reserve
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}}));  // its fourth block is taken from the newer one
+  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+  EXPECT_EQ(newer.sequences[0].state, Sequence::State::kWaiting);
+  EXPECT_THAT(newer.sequences[0].blocks, IsEmpty());
+  EXPECT_EQ(newer.sequences[0].completion.output_ids.size(), 3u);
+  EXPECT_EQ(step(), (Rows{{0, 1}}));
+  EXPECT_EQ(step(), (Rows{{1, 7}}));  // prompt and outputs again; not yet the third
+  while (!step().empty()) continue;
+  EXPECT_EQ(scheduler_->num_free_blocks(), 6);
+  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+}
+
+TEST_F(SchedulerTest, TheOnlySequenceMayHaveEveryBlock) {
+  make({.max_running = 4, .max_rows = 3, .num_blocks = 3, .block_size = 2});
+  add(5, 2);
+  add(5, 2);
+  EXPECT_EQ(step(), (Rows{{0, 3}}));
+  EXPECT_EQ(step(), (Rows{{0, 2}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}}));
+  EXPECT_EQ(step(), (Rows{{1, 3}}));
+}
+
+TEST_F(SchedulerTest, RefusesASequenceThatNeverFits) {
+  make({.max_running = 4, .max_rows = 4, .num_blocks = 3, .block_size = 2});
+  EXPECT_THROW(add(5, 3), std::logic_error);
+}
+
+TEST_F(SchedulerTest, CompletionsShareTheFullBlocksOfTheirPrompt) {
+  make({.max_running = 4, .max_rows = 100, .num_blocks = 20, .block_size = 2});
+  ActiveRequest& active = add(7, 9, /*n=*/3);
+  EXPECT_EQ(scheduler_->num_waiting(), 3);
+  EXPECT_EQ(step(), (Rows{{0, 7}}));
+  EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}, {2, 1}}));  // one prompt token each is not shared
+  for (int i : {1, 2}) {
+    EXPECT_THAT(
+        std::vector(active.sequences[i].blocks.begin(), active.sequences[i].blocks.begin() + 3),
+        ::testing::ElementsAreArray(active.prefix_blocks));
+    EXPECT_NE(active.sequences[i].blocks[3], active.sequences[0].blocks[3]);
+  }
+  EXPECT_EQ(scheduler_->num_free_blocks(), 20 - 3 - 3);
+  while (!step().empty()) continue;
+  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+}
+
+TEST_F(SchedulerTest, AWaitingCompletionFindsThePromptItsSiblingLeft) {
+  make({.max_running = 1, .max_rows = 100, .num_blocks = 20, .block_size = 2});
+  add(7, 1, /*n=*/2);
+  EXPECT_EQ(step(), (Rows{{0, 7}}));  // ends at once
+  EXPECT_EQ(scheduler_->num_running(), 0);
+  EXPECT_EQ(scheduler_->num_free_blocks(), 20 - 3);
+  EXPECT_EQ(step(), (Rows{{1, 1}}));
+  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+}
+
+TEST_F(SchedulerTest, AnIdleSharedPromptGivesWay) {
+  // One request, of which one completion waits for a place, and one before it that needs blocks.
+  make({.max_running = 2, .max_rows = 100, .num_blocks = 8, .block_size = 2});
+  add(2, 14);                                  // to 8 blocks
+  ActiveRequest& shared = add(5, 1, /*n=*/3);  // 2 blocks shared
+  EXPECT_EQ(step(), (Rows{{0, 2}, {1, 5}}));
+  ASSERT_EQ(shared.prefix_blocks.size(), 2u);
+  scheduler_->end(shared.sequences[1]);
+  add(1, 1);
+  int64_t num_steps = 0;
+  while (scheduler_->num_running() + scheduler_->num_waiting() > 0) {
+    step();
+    ASSERT_LT(++num_steps, 100);
+  }
+  EXPECT_EQ(scheduler_->num_free_blocks(), 8);
+}
+
+TEST_F(SchedulerTest, EndsASequenceInEveryState) {
+  make({.max_running = 1, .max_rows = 100, .num_blocks = 20, .block_size = 2});
+  ActiveRequest& first = add(7, 9, /*n=*/2);
+  ActiveRequest& second = add(7, 9);
+  EXPECT_EQ(first.sequences[1].state, Sequence::State::kParked);
+  scheduler_->end(first.sequences[1]);
+  EXPECT_EQ(scheduler_->num_waiting(), 2);
+  EXPECT_EQ(step(), (Rows{{0, 7}}));
+  scheduler_->end(second.sequences[0]);
+  EXPECT_EQ(scheduler_->num_waiting(), 0);
+  scheduler_->end(first.sequences[0]);
+  scheduler_->end(first.sequences[0]);  // ending twice does nothing
+  EXPECT_EQ(scheduler_->num_running(), 0);
+  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+}
+
+TEST_F(SchedulerTest, PlansTheSameStepAgainWhenItFailed) {
+  make({.max_running = 4, .max_rows = 4, .num_blocks = 20, .block_size = 2});
+  add(3, 3);
+  add(3, 3);
+  scheduler_->plan();
+  const int64_t num_free = scheduler_->num_free_blocks();
+  scheduler_->plan();
+  EXPECT_EQ(scheduler_->num_free_blocks(), num_free);
+  EXPECT_EQ(step(), (Rows{{0, 3}, {1, 1}}));
+}
+
+TEST_F(SchedulerTest, RefusesLimitsBelowOne) {
+  const ScheduleLimits good{.max_running = 1, .max_rows = 1, .num_blocks = 1, .block_size = 1};
+  for (int i = 0; i < 4; ++i) {
+    ScheduleLimits bad = good;
+    if (i == 0) bad.max_running = 0;
+    if (i == 1) bad.max_rows = 0;
+    if (i == 2) bad.num_blocks = 0;
+    if (i == 3) bad.block_size = 0;
+    EXPECT_THROW(Scheduler{bad}, std::logic_error) << i;
+  }
+}
+
+}  // namespace
+}  // namespace augur

@@ -1,0 +1,85 @@
+// A deterministic toy language model behind the runner's interface, and what it should answer.
+//
+// Logits are a hash of the whole context, so a wrong token, position, slot or block anywhere before
+// a row changes what follows. ToyRunner reads that context back from a paged cache of its own and
+// reports the first inconsistency it meets.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/model/step_batch.h"
+#include "engine/schedule/request.h"
+#include "engine/schedule/text_stream.h"
+
+namespace augur::test {
+
+inline constexpr int32_t kToyVocab = 24;
+inline constexpr int32_t kToyEos = 23;
+
+/// The model's own log-probabilities (not normalised: nothing here reads their sum) after
+/// `context`.
+std::vector<float> toy_logits(std::span<const int32_t> context);
+LogitResult toy_result(std::span<const int32_t> context, const LogitRow& row);
+
+/// Bytes of a token's text. Some tokens end inside a character that others complete.
+const std::string& toy_piece(int32_t token_id);
+
+/// Joins pieces; holds back incomplete characters, of which each becomes '?' when it stays so.
+/// Skips kToyEos when told to skip special tokens.
+class ToyTextStream : public TextStream {
+ public:
+  explicit ToyTextStream(bool skip_special_tokens) : skip_special_tokens_(skip_special_tokens) {}
+  std::string push(int32_t token_id) override;
+  std::string finish() override;
+
+ private:
+  const bool skip_special_tokens_;
+  std::string held_;
+};
+
+std::unique_ptr<TextStream> make_toy_text(bool skip_special_tokens);
+
+class ToyRunner : public ModelRunner {
+ public:
+  explicit ToyRunner(const Limits& limits);
+  const Limits& limits() const override { return limits_; }
+  /// Throws std::runtime_error saying what is inconsistent.
+  void run(const StepBatch& batch, std::vector<LogitResult>& results) override;
+
+  int64_t num_rows_run() const { return num_rows_run_; }
+  int64_t num_logit_rows() const { return num_logit_rows_; }
+  int64_t most_rows() const { return most_rows_; }
+  int64_t most_seqs() const { return most_seqs_; }
+  const StepBatch& last_batch() const { return last_batch_; }
+  /// While set, run throws std::runtime_error before it does anything.
+  void set_failing(bool fails) { fails_ = fails; }
+
+ private:
+  struct Slot {
+    int32_t token_id = -1;
+    int32_t position = -1;
+  };
+  void check_shape(const StepBatch& batch) const;
+  std::vector<int32_t> read_context(const StepBatch& batch, int seq_idx) const;
+
+  const Limits limits_;
+  std::vector<Slot> cache_;
+  StepBatch last_batch_;
+  int64_t num_rows_run_ = 0;
+  int64_t num_logit_rows_ = 0;
+  int64_t most_rows_ = 0;
+  int64_t most_seqs_ = 0;
+  bool fails_ = false;
+};
+
+/// What an engine should answer, computed plainly: one token after the other, whole texts searched
+/// for stop strings. Requires a seed in the request.
+RequestResult expected_result(const Request& request,
+                              int64_t max_context,
+                              std::span<const int32_t> eos_token_ids);
+
+}  // namespace augur::test
