@@ -21,6 +21,7 @@ struct RopeConfig {
   double beta_fast = 32;        // yarn
   double beta_slow = 1;         // yarn
   double attention_factor = 0;  // yarn; 0: 0.1 ln(factor) + 1
+  bool rounds_ramp_ends = true;  // yarn; the key is `truncate`
 };
 
 struct AttentionConfig {

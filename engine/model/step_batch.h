@@ -58,6 +58,7 @@ class ModelRunner {
     int64_t num_kv_blocks = 0;
     int block_size = 0;  // positions of one KV block
     int64_t vocab_size = 0;
+    int max_top_n = 64;  // alternatives reported per row
   };
   virtual ~ModelRunner() = default;
   virtual const Limits& limits() const = 0;

@@ -1,0 +1,41 @@
+// Every weight of a model as the decoder reads it: views into memory that ModelWeights owns.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cache/expert_slots.h"
+#include "configs/model_config.h"
+#include "kernels/ops.h"
+#include "kernels/weights.h"
+#include "moe/moe_layer.h"
+
+namespace augur {
+
+struct LayerWeights {
+  const float* input_norm = nullptr;           // [hidden]
+  const float* post_attention_norm = nullptr;  // [hidden]
+  PackedMatrix qkv;                            // rows: q heads, k heads, v heads
+  const float* qkv_bias = nullptr;             // or null
+  PackedMatrix output;
+  const float* output_bias = nullptr;  // or null
+  const float* q_norm = nullptr;       // [head_dim], or null
+  const float* k_norm = nullptr;
+  MlpWeights mlp;       // LayerKind::kDense
+  MoeLayerWeights moe;  // LayerKind::kMoe
+};
+
+/// Move-only: the views point into the buffers, which stay put.
+struct ModelWeights {
+  PackedMatrix embedding;
+  PackedMatrix lm_head;  // the embedding again when they are tied
+  const float* final_norm = nullptr;
+  RopeTable rope;
+  std::vector<LayerWeights> layers;
+
+  std::vector<Buffer> buffers;
+  std::unique_ptr<ExpertSlots> expert_slots;  // null for a dense model
+};
+
+}  // namespace augur

@@ -1,0 +1,54 @@
+#include "moe/moe_layer.h"
+
+namespace augur {
+
+void moe_layer(Ops& ops,
+               const MoeConfig& config,
+               int layer_idx,
+               const MoeLayerWeights& weights,
+               const RoutingBuffers& routing,
+               const Tensor& gate_input,
+               const Tensor& x,
+               const Tensor& out,
+               RoutingObserver* observer) {
+  RouterArgs router;
+  router.x = gate_input;
+  router.weight = weights.router;
+  router.correction = weights.correction;
+  router.scoring =
+      config.scoring == ExpertScoring::kSigmoid ? RouterScoring::kSigmoid : RouterScoring::kSoftmax;
+  router.num_experts = config.num_experts;
+  router.top_k = config.top_k;
+  router.num_groups = config.num_groups;
+  router.top_groups = config.top_groups;
+  router.normalise_top_k = config.normalise_top_k;
+  router.scaling_factor = config.routed_scaling_factor;
+  router.experts = routing.experts;
+  router.weights = routing.weights;
+  if (observer != nullptr) {
+    router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
+  }
+  ops.router(router);
+
+  if (observer != nullptr) {
+    observer->on_routing({.layer_idx = layer_idx,
+                          .num_tokens = x.num_rows,
+                          .top_k = config.top_k,
+                          .experts = routing.experts,
+                          .weights = routing.weights,
+                          .gate_input = gate_input,
+                          .logits = router.logits});
+  }
+
+  MoeArgs experts;
+  experts.x = x;
+  experts.experts = routing.experts;
+  experts.weights = routing.weights;
+  experts.top_k = config.top_k;
+  experts.table = weights.experts;
+  experts.shared = weights.shared;
+  experts.out = out;
+  ops.moe(experts);
+}
+
+}  // namespace augur

@@ -1,0 +1,40 @@
+// The feed-forward half of a Mixture-of-Experts layer: gate, then the chosen experts.
+#pragma once
+
+#include "cache/routing_observer.h"
+#include "configs/model_config.h"
+#include "kernels/ops.h"
+
+namespace augur {
+
+/// Weights of one MoE layer, in the backend's memory.
+struct MoeLayerWeights {
+  const float* router = nullptr;      // [num_experts, hidden]
+  const float* correction = nullptr;  // [num_experts], or null
+  ExpertTable experts;
+  MlpWeights shared;  // shared.gate.data == nullptr: none
+};
+
+/// Where a layer's routing is kept during a step, in the backend's memory; shared by all layers.
+struct RoutingBuffers {
+  int32_t* experts = nullptr;  // [max_tokens, top_k]
+  float* weights = nullptr;    // [max_tokens, top_k]
+  float* logits = nullptr;     // [max_tokens, num_experts]
+};
+
+/// out = shared(x) + sum over the top_k experts of weight * expert(x).
+///   gate_input  [num_tokens, hidden]  f32: x before rounding
+///   x           [num_tokens, hidden]  activation dtype
+///   out         [num_tokens, hidden]  f32
+/// `observer` may be null.
+void moe_layer(Ops& ops,
+               const MoeConfig& config,
+               int layer_idx,
+               const MoeLayerWeights& weights,
+               const RoutingBuffers& routing,
+               const Tensor& gate_input,
+               const Tensor& x,
+               const Tensor& out,
+               RoutingObserver* observer);
+
+}  // namespace augur
