@@ -97,7 +97,7 @@ std::string format_bar(double share, int num_columns) {
                      std::floor(share * 100));  // 100 % is only said when all is done
 }
 
-std::string format_bytes(double bytes) {
+std::string format_decimal_bytes(double bytes) {
   constexpr std::array<std::string_view, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
   size_t unit = 0;
   while (bytes >= 999.5 && unit + 1 < kUnits.size()) {
@@ -153,7 +153,7 @@ void TerminalProgress::advance(int64_t bytes) {
     const double share = static_cast<double>(done) / static_cast<double>(total_bytes_);
     text += format_bar(share, 24) + "  ";
   }
-  text += fmt::format("{}  {}/s", format_bytes(static_cast<double>(done)), format_bytes(rate));
+  text += fmt::format("{}  {}/s", format_decimal_bytes(static_cast<double>(done)), format_decimal_bytes(rate));
   if (total_bytes_ > done && rate > 0)
     text += "  " + format_duration(static_cast<double>(total_bytes_ - done) / rate) + " left";
   line_->show(text, now);
@@ -163,8 +163,8 @@ void TerminalProgress::finish() {
   line_.reset();
   const double seconds = std::chrono::duration<double>(StatusLine::Clock::now() - start_).count();
   const auto bytes = static_cast<double>(done_bytes_.load());
-  log_info("{}: {} in {:.2f} s ({}/s)", label_, format_bytes(bytes), seconds,
-           format_bytes(seconds > 0 ? bytes / seconds : 0));
+  log_info("{}: {} in {:.2f} s ({}/s)", label_, format_decimal_bytes(bytes), seconds,
+           format_decimal_bytes(seconds > 0 ? bytes / seconds : 0));
 }
 
 }  // namespace augur

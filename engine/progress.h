@@ -49,7 +49,7 @@ class StatusLine {
 /// "[#####-----]  52 %"; `share` from 0 to 1, the bar `num_columns` wide.
 std::string format_bar(double share, int num_columns);
 /// "1.25 GB", "310 MB": decimal units, as for rates.
-std::string format_bytes(double bytes);
+std::string format_decimal_bytes(double bytes);
 /// "0:42", "1:02:03".
 std::string format_duration(double seconds);
 /// "1,234,567".

@@ -61,6 +61,7 @@ void Feeder::check_done_lines() const {
 void Feeder::take(const InputLine& line) {
   if (resume_.done.contains(line.number)) {
     if (!resume_.unverified.contains(line.number)) hash_sum_ += line.hash;
+    passed_bytes_ += line.num_bytes;
     return;
   }
   const auto held = resume_.held.find(line.number);
@@ -69,7 +70,10 @@ void Feeder::take(const InputLine& line) {
                       " of the input has changed since it was done; use the same input, or "
                       "--overwrite to start anew");
   std::optional<WorkItem> item = make_item(line);
-  if (!item) return;
+  if (!item) {
+    passed_bytes_ += line.num_bytes;
+    return;
+  }
   item->sequence = next_sequence_++;
   window_tokens_ += item->weight();
   window_.push_back(std::move(*item));

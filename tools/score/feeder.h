@@ -1,6 +1,7 @@
 // Reads, checks and encodes the input, ahead of the model, and hands it over in windows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <thread>
@@ -39,6 +40,9 @@ class Feeder {
   /// when the input is not the one that was done.
   void run();
 
+  /// Bytes of the input lines that need nothing: done by an earlier run, or blank. Any thread.
+  int64_t passed_bytes() const { return passed_bytes_; }
+
  private:
   /// Counts a line that is done, or adds what it gives to the window.
   void take(const InputLine& line);
@@ -52,6 +56,7 @@ class Feeder {
   const FeederSettings settings_;
   const ResumePoint& resume_;
   WorkQueue& queue_;
+  std::atomic<int64_t> passed_bytes_ = 0;
   std::vector<WorkItem> window_;
   int64_t window_tokens_ = 0;
   int64_t next_sequence_ = 0;

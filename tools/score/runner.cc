@@ -15,12 +15,12 @@ uint64_t seed_of_line(uint64_t seed, int64_t line_number) {
   return mixed ^ (mixed >> 31);
 }
 
-Runner::Runner(Backend& backend,
+Runner::Runner(Engine& engine,
                WorkQueue& queue,
                ResultWriter& writer,
                const RunnerSettings& settings,
                std::function<void(const RunProgress&)> report)
-    : backend_(backend),
+    : engine_(engine),
       queue_(queue),
       writer_(writer),
       settings_(settings),
@@ -31,11 +31,12 @@ std::optional<StrictStop> Runner::run() {
   while (caught_signal() == 0) {
     if (expects_more) expects_more = feed();
     if (stop_) expects_more = false;
-    const bool has_stepped = backend_.step();
+    const bool has_stepped = engine_.step();
     is_idle_ = !has_stepped;
     collect();
     writer_.flush_if_due();
-    progress_.tokens = backend_.num_tokens_done();
+    const EngineCounters& counters = engine_.counters();
+    progress_.tokens = counters.prefill_tokens + counters.decode_tokens;
     report_(progress_);
     if (!has_stepped && !expects_more) break;
   }
@@ -44,7 +45,7 @@ std::optional<StrictStop> Runner::run() {
 }
 
 bool Runner::feed() {
-  while (!stop_ && backend_.num_waiting() < settings_.max_waiting) {
+  while (!stop_ && engine_.num_waiting() < settings_.max_waiting) {
     WorkItem item;
     switch (queue_.pop(item, /*wait=*/is_idle_)) {
       case WorkQueue::Pop::kItem:
@@ -91,7 +92,7 @@ void Runner::start_document(WorkItem&& item) {
     finish_document(item, RequestResult{});  // one token: nothing to predict, no need of the model
     return;
   }
-  if (const std::string problem = backend_.check(request); !problem.empty()) {
+  if (const std::string problem = engine_.check(request); !problem.empty()) {
     finish_bad(item, problem);
     return;
   }
@@ -99,7 +100,7 @@ void Runner::start_document(WorkItem&& item) {
                                                    std::move(item))](RequestResult&& result) {
     finished->push_back({item, std::move(result)});
   };
-  backend_.submit(std::move(request));
+  engine_.submit(std::move(request));
 }
 
 void Runner::collect() {

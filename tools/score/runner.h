@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/score/backend.h"
+#include "engine/schedule/engine.h"
 #include "tools/score/result_row.h"
 #include "tools/score/result_writer.h"
 #include "tools/score/work_queue.h"
@@ -42,7 +42,7 @@ struct StrictStop {
 class Runner {
  public:
   /// All references outlive the runner. `report` is called after every step.
-  Runner(Backend& backend,
+  Runner(Engine& engine,
          WorkQueue& queue,
          ResultWriter& writer,
          const RunnerSettings& settings,
@@ -70,7 +70,7 @@ class Runner {
   void finish_bad(const WorkItem& item, const std::string& reason);
   void finish(const WorkItem& item, bool is_bad, std::string text, const Totals& totals);
 
-  Backend& backend_;
+  Engine& engine_;
   WorkQueue& queue_;
   ResultWriter& writer_;
   const RunnerSettings settings_;
