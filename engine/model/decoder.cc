@@ -252,6 +252,7 @@ void Decoder::read_logit_chunk(std::span<const LogitRow> rows, std::span<LogitRe
   const Tensor logits = activations_.logits.rows(0, num_rows);
   ops_.gather_rows({.x = activations_.normed, .rows = activations_.logit_row_idx, .out = last});
   ops_.linear({.x = last, .weight = weights_.lm_head, .bias = nullptr, .out = logits});
+  last_logits_ = logits;
 
   draw(logits, rows, results);
 

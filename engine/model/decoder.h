@@ -34,6 +34,10 @@ class Decoder : public ModelRunner {
   const Limits& limits() const override { return limits_; }
   void run(const StepBatch& batch, std::vector<LogitResult>& results) override;
 
+  /// The logits of the last max_logit_rows rows, or fewer, that the last step read: for tests and
+  /// tools, in the backend's memory.
+  const Tensor& last_logits() const { return last_logits_; }
+
   /// Told of every MoE layer's routing from the next step on; null for nobody.
   void set_routing_observer(RoutingObserver* observer) { observer_ = observer; }
 
@@ -83,6 +87,7 @@ class Decoder : public ModelRunner {
   std::vector<Buffer> buffers_;
   Activations activations_;
   StepInputs inputs_;
+  Tensor last_logits_;
   std::vector<KvCacheLayer> kv_layers_;
   // Host side of one chunk of logit rows.
   std::vector<int32_t> host_ids_;

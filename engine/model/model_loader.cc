@@ -1,0 +1,232 @@
+#include "engine/model/model_loader.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <thread>
+
+#include "configs/config_error.h"
+#include "engine/model/weight_plan.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/reference_ops.h"
+
+namespace augur {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Activations of a step that is larger than it need be are memory taken from the KV cache: past
+// some hundred rows a step is bound by arithmetic, and more rows bring nothing.
+constexpr int64_t kMaxStepBytes = int64_t{128} << 20;
+constexpr int64_t kMinTokensPerStep = 256;
+
+// Left to the program itself, the tokenizer and what the allocator keeps.
+constexpr int64_t kProgramBytes = int64_t{128} << 20;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+int resolve_num_threads(const ExecutionConfig& execution) {
+  if (execution.num_threads > 0) return static_cast<int>(execution.num_threads);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
+  const int num_threads = resolve_num_threads(execution);
+  if (execution.precision == PrecisionChoice::kReference) {
+    return cpu::make_reference_ops(num_threads);
+  }
+  std::optional<cpu::Isa> isa;
+  switch (execution.isa) {
+    case IsaChoice::kAuto:
+      break;
+    case IsaChoice::kPortable:
+      isa = cpu::Isa::kPortable;
+      break;
+    case IsaChoice::kAvx2:
+      isa = cpu::Isa::kAvx2;
+      break;
+    case IsaChoice::kAvx512:
+      isa = cpu::Isa::kAvx512;
+      break;
+    case IsaChoice::kAmx:
+      isa = cpu::Isa::kAmx;
+      break;
+  }
+  if (isa && !cpu::has_isa(*isa)) {
+    throw ConfigError("execution.isa",
+                      fmt::format("this machine has no {}; it has {} and those before it",
+                                  cpu::isa_name(*isa), cpu::isa_name(cpu::best_isa())));
+  }
+  return cpu::make_cpu_ops(num_threads, isa, execution.pin_threads);
+}
+
+int64_t step_bytes(const ModelConfig& model, const ModelRunner::Limits& limits, const Ops& ops) {
+  return Decoder::activation_bytes(model, limits, ops.activation_dtype()) +
+         ops.workspace_bytes(Decoder::step_limits(model, limits));
+}
+
+class PhaseTimer {
+ public:
+  explicit PhaseTimer(std::vector<PhaseTime>& phases) : phases_(phases) {}
+  void end(std::string name) {
+    const Clock::time_point now = Clock::now();
+    phases_.push_back({std::move(name), std::chrono::duration<double>(now - start_).count()});
+    start_ = now;
+  }
+
+ private:
+  std::vector<PhaseTime>& phases_;
+  Clock::time_point start_ = Clock::now();
+};
+
+std::string describe_plan(const WeightPlan& plan) {
+  std::string text = fmt::format("{:.2f} B parameters in {} tensors, {} stored",
+                                 static_cast<double>(plan.num_values) * 1e-9, plan.num_tensors,
+                                 format_bytes(plan.total_stored_bytes()));
+  if (plan.num_rounded_f16 + plan.num_rounded_f32 > 0) {
+    text += fmt::format("; {} F16 and {} F32 matrices rounded to bf16", plan.num_rounded_f16,
+                        plan.num_rounded_f32);
+  }
+  if (plan.num_draft_tensors > 0) {
+    text += fmt::format("; {} tensors of a draft layer read past", plan.num_draft_tensors);
+  }
+  if (plan.num_unused_tensors > 0) {
+    text += fmt::format("; {} tensors not used, {} among them", plan.num_unused_tensors,
+                        plan.some_unused.front());
+  }
+  return text;
+}
+
+}  // namespace
+
+std::filesystem::path demo_model_folder() {
+  if (const char* folder = std::getenv("AUGUR_DEMO_MODEL")) return folder;
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    const std::filesystem::path installed =
+        program.parent_path() / ".." / "share" / "augur" / "models" / "tiny-glm4-moe";
+    if (std::filesystem::exists(installed / "config.json", error)) {
+      return installed.lexically_normal();
+    }
+  }
+  return AUGUR_SOURCE_MODELS "/tiny-glm4-moe";
+}
+
+ModelRunner::Limits plan_limits(const EngineConfig& config,
+                                const ModelConfig& model,
+                                const Ops& ops,
+                                int64_t memory_for_kv_bytes) {
+  ModelRunner::Limits limits;
+  limits.block_size = static_cast<int>(config.kv_cache.block_size);
+  limits.vocab_size = model.vocab_size;
+  limits.max_seqs = config.execution.max_batch_size;
+  limits.max_context =
+      config.kv_cache.max_context > 0 ? config.kv_cache.max_context : model.max_position_embeddings;
+  if (limits.max_context > model.max_position_embeddings) {
+    throw ConfigError("kv_cache.max_context",
+                      fmt::format("{}; the model has {} positions", limits.max_context,
+                                  model.max_position_embeddings));
+  }
+  limits.max_tokens = config.execution.max_tokens_per_step;
+
+  const int64_t block_bytes =
+      model.num_layers() *
+      ops.kv_block_bytes(limits.block_size, model.attention.num_kv_heads, model.attention.head_dim);
+  const int64_t blocks_per_seq = ceil_div(limits.max_context, limits.block_size);
+  if (config.kv_cache.bytes > 0) {
+    limits.num_kv_blocks = config.kv_cache.bytes / block_bytes;
+    if (limits.num_kv_blocks < 1) {
+      throw ConfigError("kv_cache.bytes",
+                        fmt::format("{} is less than one block of {} positions, {}",
+                                    format_bytes(config.kv_cache.bytes), limits.block_size,
+                                    format_bytes(block_bytes)));
+    }
+  } else {
+    // One sequence of full length at least, where that can be had at all.
+    const int64_t affordable = std::max<int64_t>(1, memory_for_kv_bytes / block_bytes);
+    limits.num_kv_blocks = std::min(limits.max_seqs * blocks_per_seq, affordable);
+  }
+  limits.max_context =
+      std::min(limits.max_context, limits.num_kv_blocks * int64_t{limits.block_size});
+
+  while (limits.max_tokens / 2 >= std::max(kMinTokensPerStep, limits.max_seqs) &&
+         step_bytes(model, limits, ops) > kMaxStepBytes) {
+    limits.max_tokens /= 2;
+  }
+  return limits;
+}
+
+std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener) {
+  const auto say = [&](const std::string& line) {
+    if (listener.on_message) listener.on_message(line);
+  };
+  auto model = std::make_unique<LoadedModel>();
+  PhaseTimer timer(model->phases);
+  model->folder =
+      config.model.path.empty() ? demo_model_folder() : std::filesystem::path(config.model.path);
+  model->description = read_model_description(model->folder);
+  const Checkpoint checkpoint = Checkpoint::open(model->folder);
+  const WeightPlan plan =
+      plan_weights(model->config(), model->description.architecture->names, checkpoint);
+  timer.end("headers");
+
+  if (std::filesystem::exists(model->folder / "tokenizer.json")) {
+    model->tokenizer = Tokenizer::from_file(model->folder / "tokenizer.json");
+    if (model->tokenizer->vocab_size() > model->config().vocab_size) {
+      throw ConfigError(
+          (model->folder / "tokenizer.json").string(),
+          fmt::format("has ids up to {}; config.json says vocab_size {}",
+                      model->tokenizer->vocab_size() - 1, model->config().vocab_size));
+    }
+  }
+  model->chat_template = ChatTemplate::from_folder(model->folder);
+  timer.end("tokenizer");
+
+  model->ops = make_ops(config.execution);
+  const int64_t available_bytes = available_memory_bytes();
+  const int64_t max_positions = config.kv_cache.max_context > 0
+                                    ? config.kv_cache.max_context
+                                    : model->config().max_position_embeddings;
+  const auto weight_bytes = [&](int64_t num_positions) {
+    return packed_weight_bytes(model->config(), *model->ops, num_positions);
+  };
+  // A quarter of what the rest leaves goes to the page cache and to others.
+  const int64_t left_bytes =
+      available_bytes - weight_bytes(max_positions) - kMaxStepBytes - kProgramBytes;
+  const ModelRunner::Limits limits =
+      plan_limits(config, model->config(), *model->ops, left_bytes - left_bytes / 4);
+
+  model->memory.available_bytes = available_bytes;
+  model->memory.items = {
+      {"weights", weight_bytes(limits.max_context)},
+      {fmt::format("KV cache, {} blocks of {} positions", limits.num_kv_blocks, limits.block_size),
+       Decoder::kv_cache_bytes(model->config(), limits, *model->ops)},
+      {fmt::format("a step of {} tokens", limits.max_tokens),
+       step_bytes(model->config(), limits, *model->ops)},
+      {"program", kProgramBytes}};
+  say(fmt::format("{}: {}; {}", model->folder.string(), describe_plan(plan),
+                  model->ops->description()));
+  say("memory:\n" + model->memory.to_string());
+  if (!model->memory.fits()) {
+    throw OutOfMemory(
+        fmt::format("{} does not fit into memory:\n{}  What helps: a smaller kv_cache.bytes, "
+                    "kv_cache.max_context "
+                    "or execution.max_tokens_per_step, or a smaller model.",
+                    model->folder.string(), model->memory.to_string()));
+  }
+  model->ops->reserve(Decoder::step_limits(model->config(), limits));
+  model->weights = load_weights(model->config(), checkpoint, plan, *model->ops, limits.max_context,
+                                resolve_num_threads(config.execution), listener.on_progress);
+  timer.end("weights");
+
+  model->decoder = std::make_unique<Decoder>(model->config(), model->weights, *model->ops, limits);
+  timer.end("buffers");
+  return model;
+}
+
+}  // namespace augur

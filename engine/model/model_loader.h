@@ -1,0 +1,67 @@
+// From a folder to a model that runs.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/engine_config.h"
+#include "engine/model/architecture.h"
+#include "engine/model/decoder.h"
+#include "engine/model/memory_plan.h"
+#include "engine/model/model_weights.h"
+#include "engine/model/weight_loader.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/ops.h"
+
+namespace augur {
+
+struct PhaseTime {
+  std::string name;
+  double seconds = 0;
+};
+
+/// Everything a program needs of a model. Members are in order of use: later ones point into
+/// earlier ones.
+struct LoadedModel {
+  std::filesystem::path folder;
+  ModelDescription description;
+  std::optional<Tokenizer> tokenizer;  // absent when the folder has no tokenizer.json
+  std::optional<ChatTemplate> chat_template;
+  std::unique_ptr<Ops> ops;
+  ModelWeights weights;
+  std::unique_ptr<Decoder> decoder;
+  MemoryPlan memory;
+  std::vector<PhaseTime> phases;
+
+  const ModelConfig& config() const { return description.config; }
+};
+
+/// What is told while a model loads.
+struct LoadListener {
+  std::function<void(const std::string& line)> on_message;  // may be empty
+  LoadProgress on_progress;                                 // may be empty
+};
+
+/// The demo model: AUGUR_DEMO_MODEL where set, the folder beside the installed program, or the
+/// one of the source tree the program was built in.
+std::filesystem::path demo_model_folder();
+
+/// Reads what the folder describes, plans memory, and only then reads weights. Throws ConfigError
+/// for a folder that cannot be run as described and OutOfMemory, with the table of what needs
+/// what, when it would not fit.
+std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener);
+
+/// The limits a decoder gets from the configuration and the model; num_kv_blocks and max_tokens
+/// are settled with the memory there is.
+ModelRunner::Limits plan_limits(const EngineConfig& config,
+                                const ModelConfig& model,
+                                const Ops& ops,
+                                int64_t memory_for_kv_bytes);
+
+}  // namespace augur

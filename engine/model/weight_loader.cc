@@ -1,0 +1,263 @@
+#include "engine/model/weight_loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/model/rope.h"
+#include "prefetch/expert_store.h"
+
+namespace augur {
+namespace {
+
+// One piece of work: rows of one matrix, or one expert.
+struct Piece {
+  const TensorSource* source = nullptr;  // null: an expert
+  std::byte* to = nullptr;
+  int64_t num_rows = 0;    // of the packed matrix, which may hold several sources
+  int64_t row_offset = 0;  // where the source's row 0 lies in it
+  int64_t first_row = 0;   // of the source
+  int64_t count = 0;
+  ExpertKey expert;
+  int64_t stored_bytes = 0;
+};
+
+// Small enough to stay in a core's L2 cache between reading and packing.
+constexpr int64_t kPieceBytes = 512 << 10;
+
+struct LoaderScratch {
+  std::vector<Bf16> rows;
+  std::vector<std::byte> stored;
+  ExpertStore::Scratch expert;
+};
+
+// Lays weights out in the backend's memory and collects what is to be read where.
+class Builder {
+ public:
+  Builder(const ModelConfig& config,
+          const Checkpoint& checkpoint,
+          const WeightPlan& plan,
+          Ops& ops,
+          ModelWeights& weights)
+      : config_(config), checkpoint_(checkpoint), plan_(plan), ops_(ops), weights_(weights) {}
+
+  void build();
+  std::vector<Piece>& pieces() { return pieces_; }
+
+ private:
+  PackedMatrix matrix(std::initializer_list<const TensorSource*> sources);
+  PackedMatrix matrix(const RoleSources& sources, WeightRole role) {
+    return matrix({&sources[role]});
+  }
+  const float* floats(std::initializer_list<const TensorSource*> sources);
+  const float* floats(const RoleSources& sources, WeightRole role) {
+    return floats({&sources[role]});
+  }
+  void build_layer(int layer_idx, int moe_layer_idx);
+
+  const ModelConfig& config_;
+  const Checkpoint& checkpoint_;
+  const WeightPlan& plan_;
+  Ops& ops_;
+  ModelWeights& weights_;
+  std::vector<Piece> pieces_;
+};
+
+PackedMatrix Builder::matrix(std::initializer_list<const TensorSource*> sources) {
+  int64_t num_rows = 0;
+  const int64_t num_cols = (*sources.begin())->num_cols;
+  for (const TensorSource* source : sources) num_rows += source->num_rows;
+  weights_.buffers.push_back(ops_.allocate(ops_.packed_bytes(num_rows, num_cols)));
+  std::byte* to = weights_.buffers.back().data();
+  int64_t row_offset = 0;
+  for (const TensorSource* source : sources) {
+    const int64_t row_bytes = num_cols * weight_format_bytes(source->format);
+    const int64_t rows_per_piece = std::max<int64_t>(1, kPieceBytes / row_bytes);
+    for (int64_t first = 0; first < source->num_rows; first += rows_per_piece) {
+      const int64_t count = std::min(rows_per_piece, source->num_rows - first);
+      pieces_.push_back({.source = source,
+                         .to = to,
+                         .num_rows = num_rows,
+                         .row_offset = row_offset,
+                         .first_row = first,
+                         .count = count,
+                         .stored_bytes = count * row_bytes});
+    }
+    row_offset += source->num_rows;
+  }
+  return {to, num_rows, num_cols};
+}
+
+// Vectors and routers: small, exact in float32, read at once.
+const float* Builder::floats(std::initializer_list<const TensorSource*> sources) {
+  if (!(*sources.begin())->is_present()) return nullptr;
+  std::vector<float> values;
+  for (const TensorSource* source : sources) {
+    const std::vector<float> part = read_as_float(checkpoint_.files()[source->file_idx], *source);
+    values.insert(values.end(), part.begin(), part.end());
+  }
+  const auto num_bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  weights_.buffers.push_back(ops_.allocate(num_bytes));
+  ops_.upload(weights_.buffers.back().data(), values.data(), num_bytes);
+  return weights_.buffers.back().as<float>();
+}
+
+void Builder::build() {
+  weights_.embedding = matrix(plan_.sources, WeightRole::kEmbedding);
+  weights_.lm_head =
+      config_.tie_word_embeddings ? weights_.embedding : matrix(plan_.sources, WeightRole::kLmHead);
+  weights_.final_norm = floats(plan_.sources, WeightRole::kFinalNorm);
+  if (config_.moe.num_experts > 0) {
+    const auto num_moe_layers =
+        static_cast<int>(std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kMoe));
+    weights_.expert_slots = std::make_unique<ExpertSlots>(
+        ops_, expert_layout(ops_, config_.hidden_size, config_.moe.intermediate_size),
+        num_moe_layers, config_.moe.num_experts);
+  }
+  weights_.layers.resize(config_.num_layers());
+  int moe_layer_idx = 0;
+  for (int layer_idx = 0; layer_idx < config_.num_layers(); ++layer_idx) {
+    build_layer(layer_idx, moe_layer_idx);
+    if (config_.layers[layer_idx] == LayerKind::kMoe) ++moe_layer_idx;
+  }
+}
+
+void Builder::build_layer(int layer_idx, int moe_layer_idx) {
+  const LayerPlan& plan = plan_.layers[layer_idx];
+  const RoleSources& sources = plan.sources;
+  LayerWeights& layer = weights_.layers[layer_idx];
+  layer.input_norm = floats(sources, WeightRole::kInputNorm);
+  layer.post_attention_norm = floats(sources, WeightRole::kPostAttentionNorm);
+  layer.qkv = matrix(
+      {&sources[WeightRole::kQuery], &sources[WeightRole::kKey], &sources[WeightRole::kValue]});
+  layer.qkv_bias = floats({&sources[WeightRole::kQueryBias], &sources[WeightRole::kKeyBias],
+                           &sources[WeightRole::kValueBias]});
+  layer.output = matrix(sources, WeightRole::kOutput);
+  layer.output_bias = floats(sources, WeightRole::kOutputBias);
+  layer.q_norm = floats(sources, WeightRole::kQueryNorm);
+  layer.k_norm = floats(sources, WeightRole::kKeyNorm);
+  if (config_.layers[layer_idx] == LayerKind::kDense) {
+    layer.mlp = {matrix(sources, WeightRole::kGate), matrix(sources, WeightRole::kUp),
+                 matrix(sources, WeightRole::kDown)};
+    return;
+  }
+  layer.moe.router = floats(sources, WeightRole::kRouter);
+  layer.moe.correction = floats(sources, WeightRole::kCorrectionBias);
+  if (config_.moe.shared_intermediate_size > 0) {
+    layer.moe.shared = {matrix(sources, WeightRole::kSharedGate),
+                        matrix(sources, WeightRole::kSharedUp),
+                        matrix(sources, WeightRole::kSharedDown)};
+  }
+  layer.moe.experts = weights_.expert_slots->table(moe_layer_idx);
+  for (int expert_idx = 0; expert_idx < config_.moe.num_experts; ++expert_idx) {
+    const ExpertSource& expert = plan.experts[expert_idx];
+    pieces_.push_back({.to = weights_.expert_slots->block(moe_layer_idx, expert_idx),
+                       .expert = {layer_idx, expert_idx},
+                       .stored_bytes = expert.gate.num_bytes() + expert.up.num_bytes() +
+                                       expert.down.num_bytes()});
+  }
+}
+
+void read_piece(const Piece& piece,
+                const Checkpoint& checkpoint,
+                const ExpertStore& experts,
+                const Ops& ops,
+                LoaderScratch& scratch) {
+  if (piece.source == nullptr) {
+    experts.read(piece.expert, ops, piece.to, scratch.expert);
+    return;
+  }
+  const int64_t num_cols = piece.source->num_cols;
+  scratch.rows.resize(piece.count * num_cols);
+  read_rows_as_bf16(checkpoint.files()[piece.source->file_idx], *piece.source, piece.first_row,
+                    piece.count, scratch.rows.data(), scratch.stored);
+  ops.pack_rows(piece.to, piece.num_rows, num_cols, piece.row_offset + piece.first_row, piece.count,
+                scratch.rows.data());
+}
+
+// Threads take pieces in order; the first error stops all of them and is thrown again.
+void read_pieces(std::vector<Piece>& pieces,
+                 const Checkpoint& checkpoint,
+                 const ExpertStore& experts,
+                 const Ops& ops,
+                 int num_threads,
+                 const LoadProgress& progress) {
+  int64_t total_bytes = 0;
+  for (const Piece& piece : pieces) total_bytes += piece.stored_bytes;
+  std::atomic<size_t> next_piece{0};
+  std::atomic<int64_t> done_bytes{0};
+  std::mutex error_mutex;
+  std::exception_ptr error;
+
+  const auto work = [&](bool reports_progress) {
+    LoaderScratch scratch;
+    try {
+      for (size_t i = next_piece++; i < pieces.size(); i = next_piece++) {
+        read_piece(pieces[i], checkpoint, experts, ops, scratch);
+        const int64_t done = done_bytes.fetch_add(pieces[i].stored_bytes) + pieces[i].stored_bytes;
+        if (reports_progress && progress) progress(done, total_bytes);
+      }
+    } catch (...) {
+      next_piece = pieces.size();
+      const std::lock_guard lock(error_mutex);
+      if (!error) error = std::current_exception();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 1; i < num_threads; ++i) threads.emplace_back(work, /*reports_progress=*/false);
+  work(/*reports_progress=*/true);
+  for (std::thread& thread : threads) thread.join();
+  if (error) std::rethrow_exception(error);
+  if (progress) progress(total_bytes, total_bytes);
+}
+
+void load_rope(const ModelConfig& config, Ops& ops, int64_t max_context, ModelWeights& weights) {
+  const RopeTableData table = make_rope_table(config.rope, max_context);
+  const int64_t half_bytes = table.num_bytes() / 2;
+  weights.buffers.push_back(ops.allocate(table.num_bytes()));
+  std::byte* data = weights.buffers.back().data();
+  ops.upload(data, table.cos.data(), half_bytes);
+  ops.upload(data + half_bytes, table.sin.data(), half_bytes);
+  weights.rope = {.cos = reinterpret_cast<const float*>(data),
+                  .sin = reinterpret_cast<const float*>(data + half_bytes),
+                  .rotary_dim = table.rotary_dim,
+                  .is_interleaved = config.rope.is_interleaved};
+}
+
+}  // namespace
+
+int64_t packed_weight_bytes(const ModelConfig& config, const Ops& ops, int64_t max_context) {
+  int64_t total = max_context * config.rope.rotary_dim * 4;
+  visit_wanted_tensors(config, [&](const WantedTensor& tensor) {
+    const bool is_float = tensor.num_cols == 0 || tensor.role == WeightRole::kRouter;
+    total += is_float ? tensor.num_rows * std::max<int64_t>(1, tensor.num_cols) * 4
+                      : ops.packed_bytes(tensor.num_rows, tensor.num_cols);
+    return true;
+  });
+  return total;
+}
+
+ModelWeights load_weights(const ModelConfig& config,
+                          const Checkpoint& checkpoint,
+                          const WeightPlan& plan,
+                          Ops& ops,
+                          int64_t max_context,
+                          int num_threads,
+                          const LoadProgress& progress) {
+  ModelWeights weights;
+  Builder builder(config, checkpoint, plan, ops, weights);
+  builder.build();
+  load_rope(config, ops, max_context, weights);
+  const ExpertLayout layout =
+      config.moe.num_experts > 0
+          ? expert_layout(ops, config.hidden_size, config.moe.intermediate_size)
+          : ExpertLayout{};
+  const ExpertStore experts(checkpoint.files(), layout, expert_sources(plan));
+  read_pieces(builder.pieces(), checkpoint, experts, ops, num_threads, progress);
+  return weights;
+}
+
+}  // namespace augur

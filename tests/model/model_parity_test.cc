@@ -1,0 +1,219 @@
+// The forward pass against what Hugging Face transformers computed (tests/model/data/README.md).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "engine/model/model_loader.h"
+#include "engine/model/safetensors.h"
+#include "engine/schedule/engine.h"
+#include "kernels/cpu/isa.h"
+
+namespace augur {
+namespace {
+
+class Expected {
+ public:
+  explicit Expected(const std::filesystem::path& path) : file_(path) {
+    for (TensorInfo& tensor : read_safetensors_header(file_)) tensors_[tensor.name] = tensor;
+  }
+  bool has(const std::string& name) const { return tensors_.count(name) > 0; }
+  template <typename T>
+  std::vector<T> values(const std::string& name) const {
+    const TensorInfo& tensor = tensors_.at(name);
+    std::vector<T> values(tensor.num_bytes / sizeof(T));
+    file_.read_at(tensor.offset, values.data(), tensor.num_bytes);
+    return values;
+  }
+
+ private:
+  File file_;
+  std::map<std::string, TensorInfo> tensors_;
+};
+
+// Keeps every layer's choices of one step.
+class KeepRouting : public RoutingObserver {
+ public:
+  void on_routing(const RoutingView& routing) override {
+    const int64_t count = routing.num_tokens * routing.top_k;
+    experts_[routing.layer_idx].assign(routing.experts, routing.experts + count);
+    weights_[routing.layer_idx].assign(routing.weights, routing.weights + count);
+  }
+  std::map<int, std::vector<int32_t>> experts_;
+  std::map<int, std::vector<float>> weights_;
+};
+
+// One sequence from position 0, in as many steps as `chunk` makes of it; logits of every row.
+StepBatch prefill(const std::vector<int32_t>& tokens, int64_t first, int64_t count,
+                  const ModelRunner::Limits& limits) {
+  StepBatch batch;
+  for (int64_t i = first; i < first + count; ++i) {
+    batch.token_ids.push_back(tokens[i]);
+    batch.positions.push_back(static_cast<int32_t>(i));
+    batch.kv_slots.push_back(i);
+    batch.logit_rows.push_back({.row_idx = static_cast<int32_t>(i - first),
+                                .target_id = 0,
+                                .wants_logprob = true});
+  }
+  batch.query_start = {0, static_cast<int32_t>(count)};
+  batch.context_len = {static_cast<int32_t>(first + count)};
+  batch.block_table_stride = (limits.max_context + limits.block_size - 1) / limits.block_size;
+  for (int32_t block = 0; block < batch.block_table_stride; ++block) {
+    batch.block_table.push_back(block);
+  }
+  return batch;
+}
+
+struct Backend {
+  PrecisionChoice precision;
+  IsaChoice isa;
+  double logit_tolerance;  // relative to the largest logit
+};
+
+std::string backend_name(const Backend& backend) {
+  if (backend.precision == PrecisionChoice::kReference) return "reference";
+  return std::string(kEnumWords<IsaChoice>[static_cast<size_t>(backend.isa)]);
+}
+
+class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, Backend>> {
+ protected:
+  void SetUp() override {
+    const auto& [architecture, backend] = GetParam();
+    const auto isa = cpu::parse_isa(backend_name(backend));
+    if (isa && !cpu::has_isa(*isa)) GTEST_SKIP() << "this machine has no " << cpu::isa_name(*isa);
+    const auto folder = std::filesystem::path(AUGUR_SOURCE_DIR) / "tests/model/data" / architecture;
+    EngineConfig config;
+    config.model.path = folder.string();
+    config.execution.precision = backend.precision;
+    config.execution.isa = backend.isa;
+    config.execution.max_batch_size = 4;
+    config.execution.max_tokens_per_step = 64;
+    config.kv_cache.block_size = 16;
+    model_ = load_model(config, {});
+    expected_.emplace(folder / "expected.safetensors");
+  }
+
+  std::vector<float> logits(const std::vector<int32_t>& tokens, int64_t chunk) {
+    std::vector<float> all;
+    std::vector<LogitResult> results;
+    for (int64_t first = 0; first < static_cast<int64_t>(tokens.size()); first += chunk) {
+      const int64_t count = std::min<int64_t>(chunk, tokens.size() - first);
+      model_->decoder->run(prefill(tokens, first, count, model_->decoder->limits()), results);
+      const Tensor& last = model_->decoder->last_logits();
+      for (int64_t row = 0; row < count; ++row) {
+        all.insert(all.end(), last.row<float>(row), last.row<float>(row) + last.num_cols);
+      }
+    }
+    return all;
+  }
+
+  std::vector<int32_t> greedy(const std::vector<int32_t>& prompt, int64_t max_tokens,
+                              int64_t max_tokens_per_step) {
+    EngineOptions options;
+    options.max_tokens_per_step = max_tokens_per_step;
+    Engine engine(options, *model_->decoder, /*tokenizer=*/nullptr);
+    std::vector<int32_t> output;
+    Request request;
+    request.id = "greedy";
+    request.prompt_ids = prompt;
+    request.sampling.temperature = 0;
+    request.sampling.max_tokens = max_tokens;
+    request.sampling.ignore_eos = true;
+    request.on_finished = [&](RequestResult&& result) {
+      output = result.completions.at(0).output_ids;
+    };
+    EXPECT_EQ(engine.check(request), "");
+    engine.submit(std::move(request));
+    while (engine.step()) {
+    }
+    return output;
+  }
+
+  std::unique_ptr<LoadedModel> model_;
+  std::optional<Expected> expected_;
+};
+
+TEST_P(ModelParityTest, GivesTheLogitsOfTheReference) {
+  const auto tokens = expected_->values<int32_t>("tokens");
+  const auto expected = expected_->values<float>("logits");
+  const auto actual = logits(tokens, /*chunk=*/64);
+  ASSERT_EQ(actual.size(), expected.size());
+  double largest = 0;
+  for (float value : expected) largest = std::max(largest, std::abs(static_cast<double>(value)));
+  const double tolerance = std::get<1>(GetParam()).logit_tolerance * largest;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_NEAR(actual[i], expected[i], tolerance) << "logit " << i;
+  }
+}
+
+TEST_P(ModelParityTest, GivesTheSameBitsForAnyChunkSize) {
+  const auto tokens = expected_->values<int32_t>("tokens");
+  const auto whole = logits(tokens, /*chunk=*/64);
+  for (int64_t chunk : {1, 7, 16, 23}) EXPECT_EQ(logits(tokens, chunk), whole) << chunk;
+}
+
+TEST_P(ModelParityTest, ChoosesTheExpertsOfTheReference) {
+  const auto tokens = expected_->values<int32_t>("tokens");
+  KeepRouting routing;
+  model_->decoder->set_routing_observer(&routing);
+  logits(tokens, /*chunk=*/64);
+  const ModelConfig& config = model_->config();
+  const int top_k = config.moe.top_k;
+  const bool is_exact = std::get<1>(GetParam()).precision == PrecisionChoice::kReference;
+  for (int layer = 0; layer < config.num_layers(); ++layer) {
+    if (config.layers[layer] != LayerKind::kMoe) continue;
+    const std::string name = "router_" + std::to_string(layer);
+    const auto weights = expected_->values<float>(name + ".1");
+    const auto experts = expected_->values<int32_t>(name + ".2");
+    ASSERT_EQ(routing.experts_[layer].size(), experts.size());
+    size_t num_other = 0;
+    for (size_t token = 0; token < tokens.size(); ++token) {
+      // The reference may return a token's experts in any order.
+      std::map<int32_t, float> want, got;
+      for (int i = 0; i < top_k; ++i) {
+        const size_t at = token * top_k + i;
+        want[experts[at]] = weights[at];
+        got[routing.experts_[layer][at]] = routing.weights_[layer][at];
+      }
+      for (const auto& [expert, weight] : want) {
+        if (got.count(expert) == 0) {
+          ++num_other;
+        } else {
+          EXPECT_NEAR(got[expert], weight, is_exact ? 1e-5 : 2e-2);
+        }
+      }
+    }
+    // Activations in bf16 may turn a choice between experts of almost equal score.
+    EXPECT_LE(num_other, is_exact ? 0 : experts.size() / 50) << "layer " << layer;
+  }
+}
+
+TEST_P(ModelParityTest, ContinuesAsTheReferenceDoes) {
+  const auto prompt = expected_->values<int32_t>("greedy_prompt");
+  const auto expected = expected_->values<int32_t>("greedy");
+  const auto output = greedy(prompt, static_cast<int64_t>(expected.size()), /*per step*/ 64);
+  EXPECT_EQ(output, expected);
+  EXPECT_EQ(greedy(prompt, static_cast<int64_t>(expected.size()), /*per step*/ 4), output);
+}
+
+constexpr Backend kBackends[] = {
+    {PrecisionChoice::kReference, IsaChoice::kAuto, 1e-4},
+    {PrecisionChoice::kBF16, IsaChoice::kPortable, 2e-2},
+    {PrecisionChoice::kBF16, IsaChoice::kAvx2, 2e-2},
+    {PrecisionChoice::kBF16, IsaChoice::kAvx512, 2e-2},
+    {PrecisionChoice::kBF16, IsaChoice::kAmx, 2e-2},
+};
+
+INSTANTIATE_TEST_SUITE_P(References, ModelParityTest,
+                         ::testing::Combine(::testing::Values("glm4_moe", "qwen3_moe", "llama"),
+                                            ::testing::ValuesIn(kBackends)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + "_" +
+                                  backend_name(std::get<1>(info.param));
+                         });
+
+}  // namespace
+}  // namespace augur
