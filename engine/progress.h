@@ -1,0 +1,89 @@
+// How far a long job is: a bar on a terminal, a plain line now and then elsewhere.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace augur {
+
+/// A line of stderr that is redrawn in place on a terminal (at most ten times a second), and
+/// written as a line of its own every ten seconds where there is none. Log lines push it aside.
+/// Threading: any thread.
+class StatusLine {
+ public:
+  using Clock = std::chrono::steady_clock;
+  struct Target {
+    int fd = 2;
+    bool is_terminal = false;
+    int num_columns = 80;
+  };
+  /// stderr as it is.
+  static Target standard_error();
+
+  explicit StatusLine(const Target& target = standard_error());
+  ~StatusLine();
+  StatusLine(const StatusLine&) = delete;
+  StatusLine& operator=(const StatusLine&) = delete;
+
+  bool is_terminal() const { return target_.is_terminal; }
+  /// Whether show would write now: worth asking before composing a text.
+  bool is_due(Clock::time_point now = Clock::now()) const;
+  void show(std::string_view text, Clock::time_point now = Clock::now());
+  /// Takes the text off the terminal; plain lines stay.
+  void clear();
+
+ private:
+  void write_all(std::string_view text);
+
+  const Target target_;
+  mutable std::mutex mutex_;
+  Clock::time_point next_;
+  bool is_drawn_ = false;
+};
+
+/// "[#####-----]  52 %"; `share` from 0 to 1, the bar `num_columns` wide.
+std::string format_bar(double share, int num_columns);
+/// "1.25 GB", "310 MB": decimal units, as for rates.
+std::string format_decimal_bytes(double bytes);
+/// "0:42", "1:02:03".
+std::string format_duration(double seconds);
+/// "1,234,567".
+std::string format_count(int64_t count);
+/// "50.1k", "987": three figures.
+std::string format_rate(double per_second);
+
+/// Told of the phases of a long job, one after the other.
+class ProgressReporter {
+ public:
+  virtual ~ProgressReporter() = default;
+  /// Starts a phase of `total_bytes` bytes (0: not known).
+  virtual void start(std::string_view label, int64_t total_bytes) = 0;
+  /// Counts bytes done. Any thread.
+  virtual void advance(int64_t bytes) = 0;
+  /// Ends the phase.
+  virtual void finish() = 0;
+};
+
+/// Draws phases on a StatusLine and logs each phase's bytes and seconds at its end.
+class TerminalProgress final : public ProgressReporter {
+ public:
+  explicit TerminalProgress(const StatusLine::Target& target = StatusLine::standard_error());
+  void start(std::string_view label, int64_t total_bytes) override;
+  void advance(int64_t bytes) override;
+  void finish() override;
+
+ private:
+  const StatusLine::Target target_;
+  std::optional<StatusLine> line_;
+  std::string label_;
+  int64_t total_bytes_ = 0;
+  std::atomic<int64_t> done_bytes_ = 0;
+  StatusLine::Clock::time_point start_;
+};
+
+}  // namespace augur

@@ -1,0 +1,28 @@
+// The text side of a loaded model, as this program and the engine see it.
+#pragma once
+
+#include "engine/schedule/text_stream.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "tools/score/encode.h"
+
+namespace augur::score {
+
+class ModelTextCodec final : public TextCodec {
+ public:
+  /// Both outlive the codec. `chat_template` may be null: then chats are refused.
+  ModelTextCodec(const Tokenizer& tokenizer, const ChatTemplate* chat_template)
+      : tokenizer_(tokenizer), chat_template_(chat_template) {}
+
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
+  std::string render_chat(const MessagesInput& chat, bool add_generation_prompt) const override;
+
+ private:
+  const Tokenizer& tokenizer_;
+  const ChatTemplate* const chat_template_;
+};
+
+/// Streams of text from tokens; `tokenizer` outlives them.
+TextStreamFactory make_text_streams(const Tokenizer& tokenizer);
+
+}  // namespace augur::score
