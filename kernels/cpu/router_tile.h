@@ -70,15 +70,21 @@ void router_logits(const RouterTile& args) {
 constexpr float kTaken = -__builtin_inff();
 constexpr float kLowestChoice = -3.40282347e38f;
 
-/// The index of the largest value, the lowest of equal ones. num_padded is a multiple of 16.
+/// The index of the largest value, the lowest of equal ones; it becomes kTaken. num_padded is a
+/// multiple of 16.
 template <typename V>
-inline int largest(const float* values, int num_padded) {
+inline int take_largest(float* values, int num_padded) {
   typename V::F most = V::load(values);
   for (int i = 16; i < num_padded; i += 16) most = V::max(most, V::load(values + i));
   const typename V::F wanted = V::set1(V::reduce_max(most));
   for (int i = 0; i < num_padded; i += 16) {
-    const uint32_t bits = V::equal_bits(V::load(values + i), wanted);
-    if (bits != 0) return i + __builtin_ctz(bits);
+    const typename V::F these = V::load(values + i);
+    const uint32_t bits = V::equal_bits(these, wanted);
+    if (bits != 0) {
+      // A whole vector is written, so that the next pass need not wait for memory.
+      V::store(values + i, V::replace(these, bits & (~bits + 1), V::set1(kTaken)));
+      return i + __builtin_ctz(bits);
+    }
   }
   return 0;  // not reached: choices are never NaN
 }
@@ -169,8 +175,7 @@ void router_choose(const RouterChoice& args) {
   const int num_padded = (args.num_experts + 15) / 16 * 16;
   float sum = 0;
   for (int k = 0; k < args.top_k; ++k) {
-    const int expert = largest<V>(args.choice, num_padded);
-    args.choice[expert] = kTaken;
+    const int expert = take_largest<V>(args.choice, num_padded);
     args.experts[k] = expert;
     args.weights[k] = args.scores[expert];
     sum += args.weights[k];

@@ -61,6 +61,9 @@ struct VecAvx2 {
     return {_mm256_round_ps(x.lo, kNearest), _mm256_round_ps(x.hi, kNearest)};
   }
   static F scale_exp2(F x, F n) { return mul(x, {power_of_2(n.lo), power_of_2(n.hi)}); }
+  static F raise_exponent(F x, F shifted) {
+    return {raise_exponent(x.lo, shifted.lo), raise_exponent(x.hi, shifted.hi)};
+  }
 
   static Mask first_lanes(int64_t count) {
     const __m256i limit = _mm256_set1_epi32(static_cast<int>(count));
@@ -76,6 +79,14 @@ struct VecAvx2 {
     const int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ));
     const int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
     return static_cast<uint32_t>(lo | hi << 8);
+  }
+  static F replace(F x, uint32_t bits, F value) {
+    const __m256i lane_bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const auto mask = [&](uint32_t half) {
+      return _mm256_cmpeq_epi32(
+          _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(half)), lane_bits), lane_bits);
+    };
+    return select({mask(bits), mask(bits >> 8)}, value, x);
   }
 
   static float reduce_max(F x) {
@@ -132,6 +143,10 @@ struct VecAvx2 {
   }
 
  private:
+  static __m256 raise_exponent(__m256 x, __m256 shifted) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(
+        _mm256_castps_si256(x), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
+  }
   static __m256 first_values(__m256i pairs) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
   }

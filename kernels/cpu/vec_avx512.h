@@ -28,10 +28,15 @@ struct VecAvx512 {
   static void store(float* to, F x) { _mm512_storeu_ps(to, x); }
   /// The first `count` lanes (all from 16 on); the others are 0 and not read or written.
   static F load_first(const float* from, int64_t count) {
-    return _mm512_maskz_loadu_ps(first_lanes(count), from);
+    return count >= 16 ? load(from) : _mm512_maskz_loadu_ps(first_lanes(count), from);
   }
   static void store_first(float* to, F x, int64_t count) {
-    _mm512_mask_storeu_ps(to, first_lanes(count), x);
+    // Whole vectors take a plain store: a masked one is not forwarded to the load that follows.
+    if (count >= 16) {
+      store(to, x);
+    } else {
+      _mm512_mask_storeu_ps(to, first_lanes(count), x);
+    }
   }
 
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -45,6 +50,11 @@ struct VecAvx512 {
   static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
   /// x * 2^n for a whole n >= -150; tiny results may be 0.
   static F scale_exp2(F x, F n) { return _mm512_scalef_ps(x, n); }
+  /// x * 2^n where n is the low bits of the float `shifted`; x and the result are normal, or NaN.
+  static F raise_exponent(F x, F shifted) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(
+        _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+  }
 
   static Mask first_lanes(int64_t count) {
     return static_cast<Mask>(count >= 16 ? 0xffff : (1u << count) - 1);
@@ -52,6 +62,10 @@ struct VecAvx512 {
   static F select(Mask mask, F a, F b) { return _mm512_mask_blend_ps(mask, b, a); }
   /// Bit i: lanes i are equal.
   static uint32_t equal_bits(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  /// x with `value` in the lanes of `bits`.
+  static F replace(F x, uint32_t bits, F value) {
+    return _mm512_mask_mov_ps(x, static_cast<Mask>(bits), value);
+  }
 
   static float reduce_max(F x) { return _mm512_reduce_max_ps(x); }
   static float reduce_add(F x) { return _mm512_reduce_add_ps(x); }
@@ -83,7 +97,11 @@ struct VecAvx512 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
   }
   static void store_bf16_first(uint16_t* to, F x, int64_t count) {
-    _mm256_mask_storeu_epi16(to, first_lanes(count), (__m256i)_mm512_cvtneps_pbh(x));
+    if (count >= 16) {
+      store_bf16(to, x);
+    } else {
+      _mm256_mask_storeu_epi16(to, first_lanes(count), (__m256i)_mm512_cvtneps_pbh(x));
+    }
   }
   /// 32 values: those of a, then those of b.
   static void store_bf16_twice(uint16_t* to, F a, F b) {

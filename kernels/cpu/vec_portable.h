@@ -57,6 +57,9 @@ struct VecPortable {
         __builtin_convertvector(__builtin_convertvector(max(n, floor), Mask) + 127, Bits);
     return x * reinterpret_cast<F>(exponent << 23);
   }
+  static F raise_exponent(F x, F shifted) {
+    return reinterpret_cast<F>(reinterpret_cast<Bits>(x) + (reinterpret_cast<Bits>(shifted) << 23));
+  }
 
   static Mask first_lanes(int64_t count) {
     constexpr Mask kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -67,6 +70,12 @@ struct VecPortable {
     uint32_t bits = 0;
     for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(a[i] == b[i]) << i;
     return bits;
+  }
+  static F replace(F x, uint32_t bits, F value) {
+    for (int i = 0; i < 16; ++i) {
+      if ((bits >> i & 1) != 0) x[i] = value[i];
+    }
+    return x;
   }
 
   static float reduce_max(F x) {
