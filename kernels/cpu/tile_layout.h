@@ -1,9 +1,11 @@
-// How the CPU backends lay weights out: tiles of 16 rows by 32 columns, 64 bytes a row.
+// How the CPU backends lay weights out: tiles of 16 rows by 32 columns, columns in pairs.
 //
-// A tile is 1 KiB and is one A operand of AMX, 16 loads of a 512-bit or 32 of a 256-bit register.
+// A tile is 1 KiB: 16 pieces of 64 bytes, piece p holding columns 2p and 2p + 1 of all 16 rows
+// (c0 c1 of row 0, c0 c1 of row 1, ...). So a piece is one 512-bit load whose lanes are output
+// rows: a product accumulates along the columns with no sum across lanes at the end, which for
+// 64 columns costs more than the product itself. A tile is also one B operand of AMX, as it lies.
 // Tiles follow each other along the columns, then down the rows, so that a pass over a panel of
 // 16 rows reads memory in one run. Rows and columns are padded with zeros to whole tiles.
-// Within a row the values keep their order: packing only moves 64-byte pieces.
 #pragma once
 
 #include <cstddef>
@@ -28,13 +30,11 @@ constexpr int64_t tiled_bytes(int64_t num_rows, int64_t num_cols) {
   return num_row_tiles(num_rows) * num_col_tiles(num_cols) * kTileBytes;
 }
 
-/// The 32 values of `row` in column tile `col_tile`; those of the next tile are kTileBytes on.
-inline const Bf16* tile_row(const std::byte* data,
-                            int64_t num_cols,
-                            int64_t row,
-                            int64_t col_tile) {
-  const int64_t tile = row / kTileRows * num_col_tiles(num_cols) + col_tile;
-  return reinterpret_cast<const Bf16*>(data + tile * kTileBytes) + row % kTileRows * kTileCols;
+/// Byte offset of the pair that holds (row, col & ~1) and (row, col | 1); the pair of the next two
+/// columns in the same tile is 64 bytes on.
+constexpr int64_t tiled_pair_offset(int64_t num_cols, int64_t row, int64_t col) {
+  const int64_t tile = row / kTileRows * num_col_tiles(num_cols) + col / kTileCols;
+  return tile * kTileBytes + col % kTileCols / 2 * 64 + row % kTileRows * 4;
 }
 
 }  // namespace augur::cpu

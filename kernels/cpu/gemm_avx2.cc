@@ -1,0 +1,20 @@
+// Matrix products with AVX2 and FMA.
+#include <immintrin.h>
+
+#include "kernels/cpu/gemm_vector.h"
+
+namespace augur::cpu {
+namespace {
+
+struct Avx2 {
+  static AUGUR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return _mm256_fmadd_ps(a, b, c);
+  }
+};
+
+}  // namespace
+
+const GemmUnit kAvx2Gemm = {/*token_group=*/1, /*panel_group=*/4, packed_bytes, pack_tokens,
+                            multiply<Avx2>};
+
+}  // namespace augur::cpu

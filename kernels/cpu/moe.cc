@@ -1,0 +1,344 @@
+#include "kernels/cpu/moe.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/cpu/gemm_plan.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/tile_layout.h"
+#include "kernels/require.h"
+
+namespace augur::cpu {
+namespace {
+
+// Gated values that stay in L2 while chunks of output rows pass over them.
+constexpr int64_t kFusedGatedBytes = 512 << 10;
+constexpr int64_t kTokensPerCombine = 8;
+constexpr int64_t kCopyTokens = 32;
+constexpr int64_t kSerialCopyBytes = 128 << 10;
+
+// The tokens of one expert, or all tokens for the shared expert.
+struct Segment {
+  MlpWeights weights;
+  const int32_t* rows;  // of x; null: all in order
+  int64_t num_tokens;
+  std::byte* tokens;  // packed
+  std::byte* gated;   // packed
+  float* results;     // [num_tokens, hidden], row stride Pass::result_stride
+};
+
+// Some tokens of one segment.
+struct TokenBlock {
+  int32_t segment;
+  int32_t first_token;
+  int32_t num_tokens;
+};
+
+int64_t align_up(int64_t value, int64_t to) {
+  return (value + to - 1) / to * to;
+}
+
+int64_t max_blocks(int64_t num_rows, int64_t num_segments, int64_t per_block) {
+  return num_rows / per_block + num_segments;
+}
+
+// One pass: at most kMaxMoeTokens tokens, all of its scratch carved out.
+class Pass {
+ public:
+  Pass(const MoeArgs& args, const GemmUnit& unit, WorkerPool& pool, std::span<std::byte> scratch)
+      : args_(args),
+        unit_(unit),
+        pool_(pool),
+        carver_(scratch),
+        num_tokens_(args.x.num_rows),
+        hidden_size_(args.x.num_cols),
+        result_stride_(align_up(hidden_size_, kTileRows)) {}
+
+  void run() {
+    sort_by_expert();
+    make_segments();
+    pack();
+    const int64_t num_blocks = cut_blocks(kTokensPerBlock);
+    gate_up(num_blocks);
+    const int64_t intermediate_size = args_.table.layout.intermediate_size;
+    const int64_t num_rows = num_tokens_ * args_.top_k;
+    if (num_rows * intermediate_size * 2 <= kFusedGatedBytes) {
+      down_and_combine();
+    } else {
+      down(num_blocks);
+      pool_.parallel_for((num_tokens_ + kTokensPerCombine - 1) / kTokensPerCombine,
+                         [&](int64_t chunk_idx, int) {
+                           const int64_t first = chunk_idx * kTokensPerCombine;
+                           const int64_t end = std::min(num_tokens_, first + kTokensPerCombine);
+                           combine(first, end, 0, hidden_size_);
+                         });
+    }
+  }
+
+ private:
+  // Counting sort, stable, so that an expert's rows are in token order.
+  void sort_by_expert() {
+    const int64_t num_rows = num_tokens_ * args_.top_k;
+    const int num_experts = args_.table.num_experts;
+    starts_ = carver_.take_array<int32_t>(num_experts + 1);
+    rows_ = carver_.take_array<int32_t>(num_rows);
+    place_of_choice_ = carver_.take_array<int32_t>(num_rows);
+    std::fill_n(starts_, num_experts + 1, 0);
+    for (int64_t i = 0; i < num_rows; ++i) {
+      const int32_t expert = args_.experts[i];
+      AUGUR_REQUIRE(expert >= 0 && expert < num_experts,
+                    "expert " + std::to_string(expert) + " of " + std::to_string(num_experts));
+      ++starts_[expert + 1];
+    }
+    for (int expert = 0; expert < num_experts; ++expert) starts_[expert + 1] += starts_[expert];
+    for (int64_t i = 0; i < num_rows; ++i) {
+      const int32_t place = starts_[args_.experts[i]]++;
+      rows_[place] = static_cast<int32_t>(i / args_.top_k);
+      place_of_choice_[i] = place;
+    }
+    // Each start has moved to its expert's end, which is the next one's start.
+    for (int expert = num_experts; expert > 0; --expert) starts_[expert] = starts_[expert - 1];
+    starts_[0] = 0;
+  }
+
+  void make_segments() {
+    const ExpertLayout& layout = args_.table.layout;
+    const int num_experts = args_.table.num_experts;
+    const bool has_shared = args_.shared.gate.data != nullptr;
+    segments_ =
+        carver_.take_array<Segment>(std::min<int64_t>(num_experts, num_tokens_ * args_.top_k) + 1);
+    results_ = carver_.take_array<float>(num_tokens_ * args_.top_k * result_stride_);
+    for (int expert = 0; expert < num_experts; ++expert) {
+      const int64_t count = starts_[expert + 1] - starts_[expert];
+      if (count == 0) continue;
+      const int32_t slot = args_.table.slot_of_expert[expert];
+      AUGUR_REQUIRE(slot >= 0, "expert " + std::to_string(expert) + " has no slot");
+      Segment& segment = segments_[num_segments_++];
+      segment.weights = layout.view(args_.table.slots + slot * layout.block_bytes);
+      segment.rows = rows_ + starts_[expert];
+      segment.num_tokens = count;
+      segment.results = results_ + starts_[expert] * result_stride_;
+      take_packed(segment);
+    }
+    num_experts_used_ = num_segments_;
+    if (!has_shared) return;
+    Segment& segment = segments_[num_segments_++];
+    segment.weights = args_.shared;
+    segment.rows = nullptr;
+    segment.num_tokens = num_tokens_;
+    segment.results = carver_.take_array<float>(num_tokens_ * result_stride_);
+    take_packed(segment);
+  }
+
+  void take_packed(Segment& segment) {
+    segment.tokens =
+        carver_.take(unit_.packed_bytes(segment.num_tokens, num_col_tiles(hidden_size_)));
+    segment.gated = carver_.take(
+        unit_.packed_bytes(segment.num_tokens, num_col_tiles(segment.weights.gate.num_rows)));
+  }
+
+  // Fills blocks_ with the segments' tokens in blocks of nearly equal size; returns how many.
+  int64_t cut_blocks(int64_t tokens_per_block) {
+    if (blocks_ == nullptr) {
+      const int64_t num_rows = num_tokens_ * (args_.top_k + 1);
+      blocks_ = carver_.take_array<TokenBlock>(max_blocks(num_rows, num_segments_, kCopyTokens));
+    }
+    int64_t num_blocks = 0;
+    for (int64_t i = 0; i < num_segments_; ++i) {
+      const int64_t count = segments_[i].num_tokens;
+      const int64_t num_parts = (count + tokens_per_block - 1) / tokens_per_block;
+      const int64_t part = align_up((count + num_parts - 1) / num_parts, unit_.token_group);
+      for (int64_t first = 0; first < count; first += part) {
+        blocks_[num_blocks++] = {static_cast<int32_t>(i), static_cast<int32_t>(first),
+                                 static_cast<int32_t>(std::min(part, count - first))};
+      }
+    }
+    return num_blocks;
+  }
+
+  void pack() {
+    const int64_t num_rows = num_tokens_ * (args_.top_k + 1);
+    const auto pack_block = [&](const TokenBlock& block) {
+      const Segment& segment = segments_[block.segment];
+      PackTokensArgs pack_args;
+      pack_args.x = static_cast<const Bf16*>(args_.x.data);
+      pack_args.x_stride = args_.x.row_stride;
+      pack_args.num_cols = hidden_size_;
+      pack_args.rows = segment.rows;
+      pack_args.first_token = block.first_token;
+      pack_args.num_tokens = block.num_tokens;
+      pack_args.to = segment.tokens;
+      unit_.pack_tokens(pack_args);
+    };
+    const int64_t num_blocks = cut_blocks(kCopyTokens);
+    if (num_rows * hidden_size_ * 2 <= kSerialCopyBytes) {
+      for (int64_t i = 0; i < num_blocks; ++i) pack_block(blocks_[i]);
+    } else {
+      pool_.parallel_for(num_blocks, [&](int64_t i, int) { pack_block(blocks_[i]); });
+    }
+  }
+
+  void gate_up(int64_t num_blocks) {
+    const int64_t group = unit_.panel_group / 2;  // as many up panels beside them
+    const int64_t num_groups =
+        (num_row_tiles(args_.table.layout.intermediate_size) + group - 1) / group;
+    const int64_t num_cuts = num_panel_blocks(num_groups, num_blocks, pool_.num_threads());
+    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int) {
+      const TokenBlock& tokens = blocks_[chunk_idx / num_cuts];
+      const Segment& segment = segments_[tokens.segment];
+      GemmBlock block;
+      block.output = GemmOutput::kGated;
+      block.tokens = segment.tokens;
+      block.weights = segment.weights.gate.data;
+      block.up = segment.weights.up.data;
+      block.out = segment.gated;
+      block.num_rows = segment.weights.gate.num_rows;
+      block.num_col_tiles = num_col_tiles(hidden_size_);
+      block.first_token = tokens.first_token;
+      block.num_tokens = tokens.num_tokens;
+      set_panels(chunk_idx % num_cuts, num_cuts, group, block);
+      unit_.multiply(block);
+    });
+  }
+
+  void down(int64_t num_blocks) {
+    const int64_t group = unit_.panel_group;
+    const int64_t num_groups = (num_row_tiles(hidden_size_) + group - 1) / group;
+    const int64_t num_cuts = num_panel_blocks(num_groups, num_blocks, pool_.num_threads());
+    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int) {
+      const TokenBlock& tokens = blocks_[chunk_idx / num_cuts];
+      GemmBlock block = down_block(segments_[tokens.segment]);
+      block.first_token = tokens.first_token;
+      block.num_tokens = tokens.num_tokens;
+      set_panels(chunk_idx % num_cuts, num_cuts, group, block);
+      unit_.multiply(block);
+    });
+  }
+
+  void down_and_combine() {
+    const int64_t group = unit_.panel_group;
+    const int64_t num_groups = (num_row_tiles(hidden_size_) + group - 1) / group;
+    const int64_t num_cuts = num_panel_blocks(num_groups, 1, pool_.num_threads());
+    pool_.parallel_for(num_cuts, [&](int64_t chunk_idx, int) {
+      GemmBlock block;
+      for (int64_t i = 0; i < num_segments_; ++i) {
+        block = down_block(segments_[i]);
+        block.num_tokens = segments_[i].num_tokens;
+        set_panels(chunk_idx, num_cuts, group, block);
+        unit_.multiply(block);
+      }
+      const int64_t first_col = block.first_panel * kTileRows;
+      const int64_t end_col = std::min(hidden_size_, first_col + block.num_panels * kTileRows);
+      combine(0, num_tokens_, first_col, end_col);
+    });
+  }
+
+  GemmBlock down_block(const Segment& segment) const {
+    GemmBlock block;
+    block.tokens = segment.gated;
+    block.weights = segment.weights.down.data;
+    block.out = segment.results;
+    block.out_stride = result_stride_;
+    block.num_rows = hidden_size_;
+    block.num_col_tiles = num_col_tiles(segment.weights.gate.num_rows);
+    return block;
+  }
+
+  // The panels of cut `cut` of `num_cuts`; groups of `group` panels stay together.
+  static void set_panels(int64_t cut, int64_t num_cuts, int64_t group, GemmBlock& block) {
+    const int64_t num_panels = num_row_tiles(block.num_rows);
+    const int64_t num_groups = (num_panels + group - 1) / group;
+    block.first_panel = std::min(num_panels, cut * num_groups / num_cuts * group);
+    block.num_panels =
+        std::min(num_panels, (cut + 1) * num_groups / num_cuts * group) - block.first_panel;
+  }
+
+  void combine(int64_t first_token, int64_t end_token, int64_t first_col, int64_t end_col) const {
+    const bool has_shared = num_segments_ > num_experts_used_;
+    const int64_t num_cols = end_col - first_col;
+    for (int64_t token = first_token; token < end_token; ++token) {
+      float* const __restrict out = args_.out.row<float>(token) + first_col;
+      for (int64_t col = 0; col < num_cols; ++col) out[col] = 0;
+      for (int choice = 0; choice < args_.top_k; ++choice) {
+        const int64_t i = token * args_.top_k + choice;
+        const float weight = args_.weights[i];
+        const float* const __restrict result =
+            results_ + place_of_choice_[i] * result_stride_ + first_col;
+        for (int64_t col = 0; col < num_cols; ++col) out[col] += weight * result[col];
+      }
+      if (!has_shared) continue;
+      const float* const __restrict result =
+          segments_[num_experts_used_].results + token * result_stride_ + first_col;
+      for (int64_t col = 0; col < num_cols; ++col) out[col] += result[col];
+    }
+  }
+
+  const MoeArgs& args_;
+  const GemmUnit& unit_;
+  WorkerPool& pool_;
+  ScratchCarver carver_;
+  const int64_t num_tokens_;
+  const int64_t hidden_size_;
+  const int64_t result_stride_;  // elements
+
+  int32_t* starts_ = nullptr;           // [num_experts + 1] into rows_
+  int32_t* rows_ = nullptr;             // token of each place
+  int32_t* place_of_choice_ = nullptr;  // [num_tokens, top_k]
+  Segment* segments_ = nullptr;         // the experts used, then the shared one
+  int64_t num_segments_ = 0;
+  int64_t num_experts_used_ = 0;
+  float* results_ = nullptr;  // [num_tokens * top_k, hidden], by place
+  TokenBlock* blocks_ = nullptr;
+};
+
+}  // namespace
+
+int64_t moe_scratch_bytes(const MoeLimits& limits, Isa isa) {
+  const GemmUnit& unit = gemm_unit(isa);
+  const int64_t num_tokens = std::min(limits.num_tokens, kMaxMoeTokens);
+  const int64_t num_rows = num_tokens * limits.top_k;
+  const int64_t num_used = std::min(limits.num_experts, num_rows);
+  const auto padded = ScratchCarver::padded;
+  // Every expert's tokens start a new packed block and a new 64-byte line.
+  const int64_t num_packed = num_rows + num_used * (unit.token_group - 1);
+  const auto packed = [&](int64_t count, int64_t num_cols, int64_t num_pieces) {
+    return unit.packed_bytes(count, num_col_tiles(num_cols)) + num_pieces * 64;
+  };
+  int64_t bytes = padded((limits.num_experts + 1) * 4) + 2 * padded(num_rows * 4);
+  bytes += padded((num_used + 1) * static_cast<int64_t>(sizeof(Segment)));
+  bytes += padded(max_blocks(num_rows + num_tokens, num_used + 1, kCopyTokens) *
+                  static_cast<int64_t>(sizeof(TokenBlock)));
+  bytes += padded(num_rows * align_up(limits.hidden_size, kTileRows) * 4);
+  bytes += packed(num_packed, limits.hidden_size, num_used + 1);
+  bytes += packed(num_packed, limits.intermediate_size, num_used + 1);
+  if (limits.shared_intermediate_size > 0) {
+    bytes += padded(num_tokens * align_up(limits.hidden_size, kTileRows) * 4);
+    bytes += packed(num_tokens, limits.hidden_size, 1);
+    bytes += packed(num_tokens, limits.shared_intermediate_size, 1);
+  }
+  return bytes;
+}
+
+void moe(const MoeArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> scratch) {
+  AUGUR_REQUIRE(args.x.dtype == DType::kBF16, "x must be bf16");
+  AUGUR_REQUIRE(args.out.dtype == DType::kF32 && args.out.num_rows == args.x.num_rows &&
+                    args.out.num_cols == args.x.num_cols,
+                "out must be f32 and shaped as x");
+  AUGUR_REQUIRE(args.top_k >= 1, "top_k is " + std::to_string(args.top_k));
+  AUGUR_REQUIRE(args.table.layout.hidden_size == args.x.num_cols,
+                "experts are " + std::to_string(args.table.layout.hidden_size) + " wide, x is " +
+                    std::to_string(args.x.num_cols));
+  if (args.shared.gate.data != nullptr) check_mlp(args.shared, args.x.num_cols);
+  const GemmUnit& unit = gemm_unit(isa);
+  for (int64_t first = 0; first < args.x.num_rows; first += kMaxMoeTokens) {
+    const int64_t count = std::min(kMaxMoeTokens, args.x.num_rows - first);
+    MoeArgs part = args;
+    part.x = args.x.rows(first, count);
+    part.out = args.out.rows(first, count);
+    part.experts = args.experts + first * args.top_k;
+    part.weights = args.weights + first * args.top_k;
+    Pass(part, unit, pool, scratch).run();
+  }
+}
+
+}  // namespace augur::cpu
