@@ -107,6 +107,7 @@ inline int num_seen(const TileWork<V>& work, int row, int64_t chunk_start) {
 template <typename V>
 inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
   using F = typename V::F;
+  const Exp2Coarse<V> exp2;
   const F scale = V::set1(work.tile.scale_log2e);
   const int num_rows = work.tile.num_rows;
   alignas(64) float maxima[kAttentionRows];
@@ -128,7 +129,7 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
   const F old_maxima = V::load(work.maxima);
   const F new_maxima = V::max(old_maxima, V::load(maxima));
   V::store(work.maxima, new_maxima);
-  V::store(work.corrections, exp2_coarse<V>(V::sub(old_maxima, new_maxima)));
+  V::store(work.corrections, exp2(V::sub(old_maxima, new_maxima)));
 
   for (int row = 0; row < num_rows; ++row) {
     const float* scores = work.scores + row * kAttentionChunk;
@@ -136,7 +137,7 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
     const int seen = num_seen(work, row, chunk_start);
     const F maximum = V::set1(work.maxima[row]);
     const auto weight = [&](int position) {
-      return exp2_coarse<V>(V::fms(V::load(scores + position), scale, maximum));
+      return exp2(V::fms(V::load(scores + position), scale, maximum));
     };
     F sum = V::mul(V::load(work.sums + row * 16), V::set1(work.corrections[row]));
     int position = 0;
@@ -278,8 +279,9 @@ inline void fold_row(float* total, const float* part, int padded_head_dim) {
   float* total_sums = total + padded_head_dim;
   const float* part_sums = part + padded_head_dim;
   const float maximum = total_sums[1] > part_sums[1] ? total_sums[1] : part_sums[1];
-  const F total_scale = exp2_coarse<V>(V::set1(total_sums[1] - maximum));
-  const F part_scale = exp2_coarse<V>(V::set1(part_sums[1] - maximum));
+  const Exp2Coarse<V> exp2;
+  const F total_scale = exp2(V::set1(total_sums[1] - maximum));
+  const F part_scale = exp2(V::set1(part_sums[1] - maximum));
   const auto fold = [&](const float* a, const float* b) {
     return V::fma(V::load(a), total_scale, V::mul(V::load(b), part_scale));
   };
@@ -315,13 +317,17 @@ void attend(const AttentionTile& tile) {
   const int padded_head_dim = work.padded_head_dim;
   const int64_t row_floats = work.row_floats;
   const int num_pairs = tile.head_dim / 2;
-  for (int row = 0; row < tile.num_rows; ++row) {
-    const int64_t index = tile.first_row + row;
-    const int64_t token = index / tile.group;
-    work.positions[row] = tile.first_position + token;
+  for (int row = 0; row < tile.num_rows;) {  // the heads of a token lie together
+    const int64_t token = (tile.first_row + row) / tile.group;
+    const int head = static_cast<int>((tile.first_row + row) % tile.group);
+    const int left = tile.num_rows - row;
+    const int count = tile.group - head < left ? tile.group - head : left;
     __builtin_memcpy(work.q + static_cast<int64_t>(row) * num_pairs,
-                     tile.q + token * tile.q_stride + index % tile.group * tile.head_dim,
-                     tile.head_dim * sizeof(uint16_t));
+                     tile.q + token * tile.q_stride + static_cast<int64_t>(head) * tile.head_dim,
+                     count * tile.head_dim * sizeof(uint16_t));
+    for (const int end = row + count; row < end; ++row) {
+      work.positions[row] = tile.first_position + token;
+    }
   }
 
   if (tile.partials != nullptr) {
