@@ -69,7 +69,13 @@ void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
   epoch_.fetch_add(1);  // sequentially consistent, against num_sleeping_ below and in work()
   if (num_sleeping_.load() > 0) epoch_.notify_all();
   take_chunks(0);
-  while (num_busy_.load(std::memory_order_acquire) != 0) _mm_pause();
+  for (int spins = 0; num_busy_.load(std::memory_order_acquire) != 0;) {
+    if (++spins < kSpinsBeforeSleep) {
+      _mm_pause();
+    } else {
+      std::this_thread::yield();  // a worker may be waiting for this very core
+    }
+  }
 }
 
 void WorkerPool::take_chunks(int worker_idx) {
