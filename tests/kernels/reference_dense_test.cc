@@ -250,10 +250,11 @@ TEST_F(ReferenceDenseTest, WorkspaceGrowsWithTheLimitsAndRefusesOverflow) {
   const int64_t before = ops_->workspace_bytes(limits);
   limits.max_context += 1000;
   EXPECT_EQ(ops_->workspace_bytes(limits), before + 2 * 4000);  // a score per position and thread
-  limits.hidden_size = int64_t{1} << 60;
-  EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
-  limits.hidden_size = -1;
-  EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
+  for (const int64_t absurd : {int64_t{1} << 60, int64_t{1} << 40, int64_t{-1}}) {
+    limits = contract_limits();
+    limits.hidden_size = limits.num_heads = limits.head_dim = limits.top_k = absurd;
+    EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
+  }
 }
 
 TEST_F(ReferenceDenseTest, SaysWhatItIs) {
