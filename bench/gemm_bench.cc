@@ -88,26 +88,27 @@ struct Shape {
   const char* name;
   int64_t num_rows;
   int64_t num_cols;
+  bool is_cold;
 };
 
 void register_all() {
   const int max_threads = static_cast<int>(std::thread::hardware_concurrency());
-  const Shape shapes[] = {{"2048x2048", 2048, 2048},
-                          {"demo_qkv_512x256", 512, 256},
-                          {"demo_lm_head_8192x256", 8192, 256},
-                          {"demo_down_256x64", 256, 64}};
+  const Shape shapes[] = {{"2048x2048", 2048, 2048, true},
+                          {"2048x2048", 2048, 2048, false},
+                          {"demo_qkv_512x256", 512, 256, false},
+                          {"demo_lm_head_8192x256", 8192, 256, false},
+                          {"demo_down_256x64", 256, 64, false}};
   for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (!has_isa(isa)) continue;
     for (const Shape& shape : shapes) {
       for (int num_threads : {1, max_threads}) {
         for (int64_t num_tokens : {1, 4, 16, 64, 256, 2048}) {
-          const bool is_cold = shape.num_rows == 2048;
           const std::string name = "linear/" + std::string(isa_name(isa)) + "/" + shape.name +
-                                   (is_cold ? "/cold" : "/warm") + "/threads:" +
+                                   (shape.is_cold ? "/cold" : "/warm") + "/threads:" +
                                    std::to_string(num_threads) +
                                    "/tokens:" + std::to_string(num_tokens);
           benchmark::RegisterBenchmark(name.c_str(), linear_bench, isa, num_threads, num_tokens,
-                                       shape.num_rows, shape.num_cols, is_cold)
+                                       shape.num_rows, shape.num_cols, shape.is_cold)
               ->UseRealTime()
               ->MinTime(0.1);
         }

@@ -18,10 +18,20 @@ namespace {
 
 constexpr int64_t kTile = 1024;  // bytes
 // Two panels of 16 column tiles are 32 KiB: they stay in L1 while the tokens pass over them.
-constexpr int64_t kColTilesPerBlock = 16;
+#ifndef VARIANT_KB
+#define VARIANT_KB 16
+#endif
+#ifndef VARIANT_AHEAD
+#define VARIANT_AHEAD 1
+#endif
+#ifndef VARIANT_SMALL_AHEAD
+#define VARIANT_SMALL_AHEAD 1
+#endif
+constexpr int64_t kColTilesPerBlock = VARIANT_KB;
 // Sums of one block between blocks of columns: 256 tokens x 32 rows are 32 KiB of stack.
 constexpr int64_t kTokensPerBlock = 256;
 
+// Static, because the compiler's intrinsic declares that it reads only the first eight bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -29,11 +39,17 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t num_rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+constexpr TileConfig kTileConfig;
 
 // Sums of 16 tokens x 16 rows, one after another for each (token tile, panel) of a block.
 struct alignas(64) Sums {
   float values[16][16];
 };
+
+// Brings lines [begin, end) of 64 bytes of a tile from memory to the cache.
+inline void fetch_lines(const std::byte* tile, int64_t begin, int64_t end) {
+  for (int64_t line = begin; line < end; ++line) _mm_prefetch(tile + line * 64, _MM_HINT_T1);
+}
 
 // Sums of one token tile and up to four panels. Registers 0 to 3 are sums, 4 tokens, 5 to 7
 // weights. panels[p] points at the first column tile of the block.
@@ -56,6 +72,9 @@ void one_by(const std::byte* tokens,
   }
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int64_t offset = tile * kTile;
+    if (kPanels == 4 && VARIANT_SMALL_AHEAD > 0) {
+      for (int p = 0; p < 4; ++p) fetch_lines(panels[p] + offset + VARIANT_SMALL_AHEAD * kTile, 0, 16);
+    }
     _tile_loadd(4, tokens + offset, 64);
     _tile_loadd(5, panels[0] + offset, 64);
     _tile_dpbf16ps(0, 4, 5);
@@ -84,6 +103,9 @@ void two_by_two(const std::byte* tokens,
                 int64_t token_tile_bytes,
                 const std::byte* const* panels,
                 int64_t num_tiles,
+                int64_t panel_bytes,
+                int64_t first_line,
+                int64_t end_line,
                 bool is_first,
                 Sums* sums) {
   if (is_first) {
@@ -99,6 +121,8 @@ void two_by_two(const std::byte* tokens,
   }
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int64_t offset = tile * kTile;
+    fetch_lines(panels[0] + 2 * panel_bytes + offset, first_line, end_line);
+    fetch_lines(panels[1] + 2 * panel_bytes + offset, first_line, end_line);
     _tile_loadd(6, panels[0] + offset, 64);
     _tile_loadd(4, tokens + offset, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -180,7 +204,10 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
         const std::byte* const from = tokens + t * token_tile_bytes + col_tile * kTile;
         const int64_t num_now = kPanels == 2 && t + 2 <= num_token_tiles ? 2 : 1;
         if (num_now == 2) {
-          two_by_two(from, token_tile_bytes, part, num_tiles, is_first, sums + t * kPanels);
+          const int64_t num_pairs = num_token_tiles / 2;
+          const int64_t pair = t / 2;
+          two_by_two(from, token_tile_bytes, part, num_tiles, token_tile_bytes, VARIANT_AHEAD * pair * 16 / num_pairs,
+                     VARIANT_AHEAD * (pair + 1) * 16 / num_pairs, is_first, sums + t * kPanels);
         } else {
           one_by<kPanels>(from, part, num_tiles, is_first, sums + t * kPanels);
         }
@@ -194,8 +221,7 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
 }
 
 void multiply(const GemmBlock& block) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&kTileConfig);
   const int64_t panel_bytes = block.num_col_tiles * kTile;
   const auto weights = [&](int64_t panel) { return block.weights + panel * panel_bytes; };
   const auto up = [&](int64_t panel) { return block.up + panel * panel_bytes; };
