@@ -121,6 +121,36 @@ TEST_F(SchedulerTest, PreemptsTheNewestAndResumesItBeforeNewerOnes) {
   EXPECT_EQ(scheduler_->num_preemptions(), 1);
 }
 
+TEST_F(SchedulerTest, RecomputesLittleWhenTheCacheIsShort) {
+  // Room for 13 at their full length, for 40 at their first.
+  make({.max_running = 64, .max_rows = 2048, .num_blocks = 160, .block_size = 16});
+  constexpr int kSequences = 200;
+  for (int i = 0; i < kSequences; ++i) add(64, 128);
+  int64_t num_rows = 0;
+  int64_t num_steps = 0;
+  for (Rows rows = step(); !rows.empty(); rows = step(), ++num_steps) {
+    for (const auto& [age, count] : rows) num_rows += count;
+  }
+  const int64_t least = kSequences * (64 + 128 - 1);
+  EXPECT_LT(num_rows, least * 11 / 10);
+  EXPECT_LT(num_steps, kSequences * 128 / 13) << "no more at once than the worst case allows";
+}
+
+TEST_F(SchedulerTest, AdmitsMoreOnceSequencesProveShort) {
+  make({.max_running = 64, .max_rows = 2048, .num_blocks = 80, .block_size = 16});
+  const auto count_admitted = [&] {
+    std::vector<Sequence*> sequences;
+    for (int i = 0; i < 40; ++i) sequences.push_back(&add(16, 160).sequences[0]);
+    step();
+    const int64_t num_running = scheduler_->num_running();
+    for (Sequence* sequence : sequences) scheduler_->end(*sequence);  // after one token
+    return num_running;
+  };
+  const int64_t at_first = count_admitted();
+  count_admitted();
+  EXPECT_GT(count_admitted(), at_first);
+}
+
 TEST_F(SchedulerTest, TheOnlySequenceMayHaveEveryBlock) {
   make({.max_running = 4, .max_rows = 3, .num_blocks = 3, .block_size = 2});
   add(5, 2);
