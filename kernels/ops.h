@@ -84,6 +84,7 @@ struct LinearArgs {
 
 /// The key and value blocks of one layer. A block holds `block_size` positions of every KV head,
 /// kv_block_bytes() long; the layout inside is the backend's. Block b lies at data + b * that.
+/// block_size is a multiple of 16, which every backend takes.
 struct KvCacheLayer {
   std::byte* data = nullptr;
   int64_t num_blocks = 0;

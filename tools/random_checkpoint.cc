@@ -269,12 +269,15 @@ json::object config_object(const RandomCheckpointOptions& options) {
   return config;
 }
 
-// Removes what was written unless told that all went well.
+// Removes what was written, latest first, unless told that all went well.
 class Cleanup {
  public:
   ~Cleanup() {
     std::error_code ignored;
-    for (const fs::path& path : paths_) fs::remove(path, ignored);
+    while (!paths_.empty()) {
+      fs::remove(paths_.back(), ignored);
+      paths_.pop_back();
+    }
   }
   fs::path add(fs::path path) { return paths_.emplace_back(std::move(path)); }
   void keep() { paths_.clear(); }
@@ -283,9 +286,9 @@ class Cleanup {
   std::vector<fs::path> paths_;
 };
 
-void prepare_folder(const fs::path& folder) {
+void prepare_folder(const fs::path& folder, Cleanup& cleanup) {
   std::error_code error;
-  fs::create_directories(folder, error);
+  if (fs::create_directories(folder, error)) cleanup.add(folder);
   if (error) throw ConfigError(folder.string(), "cannot be created: " + error.message());
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const fs::path& path = entry.path();
@@ -331,7 +334,8 @@ RandomCheckpointReport write_random_checkpoint(const RandomCheckpointOptions& op
   const std::string config_text = json::serialize(config) + "\n";
   const ModelDescription model =
       describe_model(HfConfig::parse(config_text, options.config_name), GenerationConfig());
-  prepare_folder(options.output);
+  Cleanup cleanup;
+  prepare_folder(options.output, cleanup);
   check_size(model.config, options);
 
   const std::vector<Shard> shards = lay_out(model, options.shard_bytes);
@@ -345,7 +349,6 @@ RandomCheckpointReport write_random_checkpoint(const RandomCheckpointOptions& op
     }
   }
 
-  Cleanup cleanup;
   if (!options.tokenizer.empty()) copy_tokenizer(options.tokenizer, options.output, cleanup);
   write_text(cleanup.add(options.output / "config.json"), config_text);
   json::object generation = {{"do_sample", false}};

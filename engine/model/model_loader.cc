@@ -37,7 +37,7 @@ int resolve_num_threads(const ExecutionConfig& execution) {
 std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
   const int num_threads = resolve_num_threads(execution);
   if (execution.precision == PrecisionChoice::kReference) {
-    return cpu::make_reference_ops(num_threads);
+    return make_reference_ops(num_threads);
   }
   std::optional<cpu::Isa> isa;
   switch (execution.isa) {
@@ -61,7 +61,7 @@ std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
                       fmt::format("this machine has no {}; it has {} and those before it",
                                   cpu::isa_name(*isa), cpu::isa_name(cpu::best_isa())));
   }
-  return cpu::make_cpu_ops(num_threads, isa, execution.pin_threads);
+  return make_cpu_ops(num_threads, isa, execution.pin_threads);
 }
 
 int64_t step_bytes(const ModelConfig& model, const ModelRunner::Limits& limits, const Ops& ops) {

@@ -20,16 +20,17 @@ struct LogitRow {
 };
 
 /// Rows of prefill chunks and decode steps together, sequence after sequence. Every sequence's
-/// rows are consecutive positions that end at context_len - 1.
+/// rows are consecutive positions that end at context_len - 1. Sequences may share blocks of a
+/// common prompt; none reads a slot that another writes in the same step.
 struct StepBatch {
   std::vector<int32_t> token_ids;    // [num_tokens]
   std::vector<int32_t> positions;    // [num_tokens]
   std::vector<int64_t> kv_slots;     // [num_tokens], block * block_size + offset
   std::vector<int32_t> query_start;  // [num_seqs + 1]
   std::vector<int32_t> context_len;  // [num_seqs]
-  std::vector<int32_t> block_table;  // [num_seqs, block_table_stride]
+  std::vector<int32_t> block_table;  // [num_seqs, block_table_stride], -1 past a sequence's blocks
   int64_t block_table_stride = 0;
-  std::vector<LogitRow> logit_rows;  // by rising row_idx
+  std::vector<LogitRow> logit_rows;  // by rising row_idx, one a row; up to num_tokens of them
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
   int num_seqs() const { return static_cast<int>(context_len.size()); }

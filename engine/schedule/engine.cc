@@ -57,11 +57,11 @@ ScheduleLimits schedule_limits(const EngineOptions& options, const ModelRunner::
 
 class Engine::Impl {
  public:
-  Impl(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text)
+  Impl(const EngineOptions& options, ModelRunner& runner, const Tokenizer* tokenizer)
       : options_(options),
         runner_(runner),
         limits_(runner.limits()),
-        make_text_(std::move(make_text)),
+        tokenizer_(tokenizer),
         scheduler_(schedule_limits(options, limits_)) {
     AUGUR_REQUIRE(
         limits_.max_context >= 1 && limits_.max_context <= std::numeric_limits<int32_t>::max(),
@@ -79,7 +79,7 @@ class Engine::Impl {
       return fmt::format("request id \"{}\" is in use; accepted: an id no live request has",
                          request.id);
     }
-    return validate_request(request, limits_, options_.eos_token_ids, make_text_ != nullptr);
+    return validate_request(request, limits_, options_.eos_token_ids, tokenizer_ != nullptr);
   }
 
   void submit(Request request);
@@ -114,7 +114,7 @@ class Engine::Impl {
   const EngineOptions options_;
   ModelRunner& runner_;
   const ModelRunner::Limits limits_;
-  const TextStreamFactory make_text_;
+  const Tokenizer* const tokenizer_;
 
   Scheduler scheduler_;
   // By id; the keys are the ids inside the requests.
@@ -176,7 +176,9 @@ void Engine::Impl::init_sequence(ActiveRequest& active, Sequence& sequence) cons
   sampling.seed = params.seed.value_or(derive_seed(options_.seed, request.id)) +
                   static_cast<uint64_t>(sequence.completion_idx);
   sampling.prompt_ids = request.prompt_ids;
-  if (make_text_ && sequence.generates) sequence.text = make_text_(params.skip_special_tokens);
+  if (tokenizer_ != nullptr && sequence.generates) {
+    sequence.detokenizer.emplace(*tokenizer_, params.skip_special_tokens);
+  }
 }
 
 bool Engine::Impl::step() {
@@ -288,13 +290,13 @@ bool Engine::Impl::append_text(Sequence& sequence,
                                int32_t token_id,
                                bool is_stop_id,
                                bool is_last) {
-  if (!sequence.text) return false;
+  if (!sequence.detokenizer) return false;
   const ActiveRequest& active = *sequence.request;
   const SamplingParams& params = active.request.sampling;
   Completion& completion = sequence.completion;
   std::string piece;
-  if (!is_stop_id || params.include_stop_in_output) piece = sequence.text->push(token_id);
-  if (is_last) piece += sequence.text->finish();
+  if (!is_stop_id || params.include_stop_in_output) piece = sequence.detokenizer->push(token_id);
+  if (is_last) piece += sequence.detokenizer->finish();
   const bool may_match = static_cast<int64_t>(completion.output_ids.size()) > params.min_tokens;
   const int match = sequence.stop_matcher.push(piece, may_match, completion.text);
   if (match != StopMatcher::kNoMatch) {
@@ -352,9 +354,9 @@ bool Engine::Impl::abort(std::string_view id) {
   ActiveRequest& active = *found->second;
   for (Sequence& sequence : active.sequences) {
     if (sequence.state == Sequence::State::kEnded) continue;
-    if (sequence.text) {
+    if (sequence.detokenizer) {
       std::string& text = sequence.completion.text;
-      sequence.stop_matcher.push(sequence.text->finish(), /*may_match=*/false, text);
+      sequence.stop_matcher.push(sequence.detokenizer->finish(), /*may_match=*/false, text);
       sequence.stop_matcher.finish(text);
     }
     end_sequence(sequence, FinishReason::kAborted);
@@ -366,8 +368,8 @@ bool Engine::Impl::abort(std::string_view id) {
   return true;
 }
 
-Engine::Engine(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text)
-    : impl_(std::make_unique<Impl>(options, runner, std::move(make_text))) {}
+Engine::Engine(const EngineOptions& options, ModelRunner& runner, const Tokenizer* tokenizer)
+    : impl_(std::make_unique<Impl>(options, runner, tokenizer)) {}
 Engine::~Engine() = default;
 
 std::string Engine::check(const Request& request) const {

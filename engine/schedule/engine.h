@@ -15,7 +15,6 @@
 
 #include "engine/model/step_batch.h"
 #include "engine/schedule/request.h"
-#include "engine/schedule/text_stream.h"
 
 namespace augur {
 
@@ -40,9 +39,9 @@ struct EngineCounters {
 
 class Engine {
  public:
-  /// `runner` outlives the engine. Without `make_text` there is no text and no stop string.
-  /// The runner's limits bind as well as the options'. Requires sizes of at least 1.
-  Engine(const EngineOptions& options, ModelRunner& runner, TextStreamFactory make_text);
+  /// `runner` and `tokenizer` outlive the engine. Without a tokenizer there is no text and no
+  /// stop string. The runner's limits bind as well as the options'; all of them are at least 1.
+  Engine(const EngineOptions& options, ModelRunner& runner, const Tokenizer* tokenizer);
   ~Engine();
 
   /// Says why a request cannot be served (empty prompt, ids out of range, longer than the

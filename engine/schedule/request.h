@@ -12,13 +12,13 @@
 
 namespace augur {
 
-/// Settings of one request. validate_sampling says what is out of range.
+/// Settings of one request. validate_sampling (validation.h) says what is out of range.
 struct SamplingParams {
-  int64_t max_tokens = 16;
-  int64_t min_tokens = 0;  // end-of-text and stop tokens are forbidden before so many
-  int n = 1;               // completions of one prompt
-  float temperature = 1;   // 0: greedy
-  int top_k = 0;           // 0 or -1: all
+  int64_t max_tokens = 16;  // 0: the prompt is computed, and scored if asked
+  int64_t min_tokens = 0;   // before so many, nothing but a full context ends the text
+  int n = 1;                // completions of one prompt
+  float temperature = 1;    // 0: greedy
+  int top_k = 0;            // 0 or -1: all
   float top_p = 1;
   float min_p = 0;
   float repetition_penalty = 1;
@@ -26,7 +26,7 @@ struct SamplingParams {
   float frequency_penalty = 0;
   std::optional<uint64_t> seed;  // completion i draws from seed + i; absent: from the engine's own
   std::vector<LogitBias> logit_bias;
-  std::vector<std::string> stop;  // text ends before the first of these
+  std::vector<std::string> stop;  // text ends before the first of these to be complete
   std::vector<int32_t> stop_token_ids;
   bool include_stop_in_output = false;
   bool ignore_eos = false;
@@ -34,7 +34,12 @@ struct SamplingParams {
   int logprobs = -1;  // -1: none; 0: of the chosen tokens; K: and the K likeliest
 };
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted };
+enum class FinishReason : uint8_t {
+  kNone,
+  kStop,    // a stop string, a stop token, or end-of-text
+  kLength,  // max_tokens, or the context is full
+  kAborted,
+};
 
 /// A token's log-probability under the model's own distribution (before temperature and
 /// penalties), and the likeliest tokens in its place where asked for.
@@ -44,7 +49,8 @@ struct ScoredToken {
   std::vector<TokenLogprob> top;
 };
 
-/// News of one completion: sent once per step in which something became final.
+/// News of one completion: sent once per step in which it got a token. Joined, the updates of a
+/// completion are what RequestResult holds, but for text still held back when it was aborted.
 struct RequestUpdate {
   int completion_idx = 0;
   std::string text;                   // text that became final
@@ -54,6 +60,8 @@ struct RequestUpdate {
   std::string matched_stop;  // the stop string that ended it, if one did
 };
 
+/// The tokens include the one that ended the text: a stop token, end-of-text, or that which
+/// completed a stop string. The text does not, unless include_stop_in_output.
 struct Completion {
   std::string text;
   std::vector<int32_t> output_ids;
@@ -71,7 +79,7 @@ struct RequestResult {
 };
 
 struct Request {
-  std::string id;
+  std::string id;                   // no other live request has it
   std::vector<int32_t> prompt_ids;  // at least one
   SamplingParams sampling;
   bool score_prompt = false;    // log-probabilities of the prompt's own tokens

@@ -115,9 +115,9 @@ bool Scheduler::admit(int64_t& growth_reserve) {
   const int64_t num_shared = static_cast<int64_t>(request.prefix_blocks.size());
   const int64_t num_blocks = blocks_for(sequence.num_known());
   const bool grows = num_blocks < blocks_for(sequence.max_positions);
-  // Alone, it needs no reserve: it may have everything.
-  const int64_t reserve = running_.empty() ? 0 : growth_reserve + (grows ? 1 : 0);
-  const int64_t num_needed = num_blocks - num_shared + reserve;
+  // With room to take a block more, and the same for each that runs. That is never too much for one
+  // that would run alone.
+  const int64_t num_needed = num_blocks - num_shared + growth_reserve + (grows ? 1 : 0);
   if (!free_up(num_needed, &request)) return false;
 
   waiting_.erase(waiting_.begin());

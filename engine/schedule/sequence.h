@@ -6,12 +6,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/schedule/request.h"
 #include "engine/schedule/stop_strings.h"
-#include "engine/schedule/text_stream.h"
+#include "engine/text/detokenizer.h"
 
 namespace augur {
 
@@ -43,7 +43,7 @@ struct Sequence {
 
   // Engine.
   Completion completion;
-  std::unique_ptr<TextStream> text;  // none without a tokenizer
+  std::optional<Detokenizer> detokenizer;  // none without a tokenizer
   StopMatcher stop_matcher;
 
   /// Tokens there are to compute, computed or not.

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/utf8.h"
+
 namespace augur {
 namespace {
 
@@ -26,34 +28,9 @@ std::string check_token_id(std::string_view name, int64_t idx, int32_t id, int64
   return out_of_range(fmt::format("{}[{}]", name, idx), id, fmt::format("0 to {}", vocab_size - 1));
 }
 
-/// Whether `text` is well-formed UTF-8 (the Unicode Standard, table 3-7).
-bool is_utf8(std::string_view text) {
-  size_t i = 0;
-  const auto is_between = [&](size_t at, int low, int high) {
-    if (at >= text.size()) return false;
-    const int byte = static_cast<unsigned char>(text[at]);
-    return byte >= low && byte <= high;
-  };
-  while (i < text.size()) {
-    const int lead = static_cast<unsigned char>(text[i]);
-    size_t num_bytes = 1;
-    int low = 0x80;  // of the second byte
-    int high = 0xBF;
-    if (lead >= 0x80) {
-      if (lead < 0xC2 || lead > 0xF4) return false;
-      num_bytes = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-      if (lead == 0xE0) low = 0xA0;
-      if (lead == 0xED) high = 0x9F;
-      if (lead == 0xF0) low = 0x90;
-      if (lead == 0xF4) high = 0x8F;
-      if (!is_between(i + 1, low, high)) return false;
-      for (size_t k = 2; k < num_bytes; ++k) {
-        if (!is_between(i + k, 0x80, 0xBF)) return false;
-      }
-    }
-    i += num_bytes;
-  }
-  return true;
+bool is_utf8(const std::string& text) {
+  std::string repaired;
+  return valid_utf8_or_repaired(text, repaired).data() == text.data();
 }
 
 std::string check_stop_strings(const std::vector<std::string>& stops) {

@@ -11,8 +11,7 @@ namespace {
 
 // Word characters here are those of Rust's regex crate: also the zero-width joiners.
 bool is_word(char32_t c) {
-  return (CodePointSet::word().contains(c) || c == 0x200C || c == 0x200D) &&
-         !(c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE));
+  return CodePointSet::word().contains(c) || c == 0x200C || c == 0x200D;
 }
 
 bool ends_with_word(std::string_view text) {

@@ -27,7 +27,7 @@ void read_vocabulary(const JsonObject& json, Vocabulary& vocabulary) {
   for (const auto& [token, id_element] : tokens) {
     int64_t id = 0;
     if (id_element.get(id) != simdjson::SUCCESS || id < 0 || id >= kTokenIdLimit) {
-      json.fail("vocab", "token " + quoted(token) + " has the id " +
+      json.fail("vocab", "token " + in_quotes(token) + " has the id " +
                              simdjson::to_string(id_element) + "; expected an integer from 0 to " +
                              std::to_string(kTokenIdLimit - 1));
     }
@@ -47,10 +47,10 @@ void read_vocabulary(const JsonObject& json, Vocabulary& vocabulary) {
       case Vocabulary::AddResult::kAdded:
         break;
       case Vocabulary::AddResult::kTokenTaken:
-        json.fail("vocab", "token " + quoted(token) + " comes up twice");
+        json.fail("vocab", "token " + in_quotes(token) + " comes up twice");
       case Vocabulary::AddResult::kIdTaken:
         json.fail("vocab", "id " + std::to_string(id) + " belongs to both " +
-                               quoted(vocabulary.token(id)) + " and " + quoted(token));
+                               in_quotes(vocabulary.token(id)) + " and " + in_quotes(token));
     }
   }
 }
@@ -97,12 +97,12 @@ void read_merges(const JsonObject& json, BpeParts& parts) {
     if (!is_header) {
       const auto [left, right] = read_pair(item, where);
       if (right.size() < prefix.size()) {
-        throw ConfigError(where(), quoted(right) + " is shorter than continuing_subword_prefix");
+        throw ConfigError(where(), in_quotes(right) + " is shorter than continuing_subword_prefix");
       }
       merged.assign(left).append(right.substr(prefix.size()));
       const auto id_of = [&](std::string_view token) {
         const std::optional<int32_t> id = parts.vocabulary.find(token);
-        if (!id) throw ConfigError(where(), quoted(token) + " is not in the vocabulary");
+        if (!id) throw ConfigError(where(), in_quotes(token) + " is not in the vocabulary");
         return *id;
       };
       const int32_t left_id = id_of(left);

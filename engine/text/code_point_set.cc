@@ -65,10 +65,6 @@ CodePointSet::CodePointSet(std::vector<Range> ranges) {
 
 std::optional<CodePointSet> CodePointSet::of_property(std::string_view name) {
   if (name == "Any") return all();
-  if (name == "L&") {
-    return union_of_categories(
-        [](std::string_view c) { return c == "Lu" || c == "Ll" || c == "Lt"; });
-  }
   const bool is_group = name.size() == 1;
   CodePointSet set = union_of_categories(
       [&](std::string_view c) { return is_group ? c[0] == name[0] : c == name; });
@@ -96,19 +92,20 @@ const CodePointSet& CodePointSet::digits() {
 }
 
 const CodePointSet& CodePointSet::word() {
-  // Letters, marks, decimal digits, letter numbers, connectors; the enclosed letters that Unicode
-  // calls alphabetic; and the Latin-1 superscripts and fractions, which Oniguruma counts in.
+  // What Unicode calls alphabetic, marks, decimal digits and connectors. Alphabetic are letters,
+  // letter numbers, marks, and some enclosed letters.
   static const CodePointSet set =
       union_of_categories([](std::string_view c) {
         return c[0] == 'L' || c[0] == 'M' || c == "Nd" || c == "Nl" || c == "Pc";
       })
-          .united(CodePointSet({{0xB2, 0xB3},
-                                {0xB9, 0xB9},
-                                {0xBC, 0xBE},
-                                {0x24B6, 0x24E9},
-                                {0x1F130, 0x1F149},
-                                {0x1F150, 0x1F169},
-                                {0x1F170, 0x1F189}}));
+          .united(CodePointSet(
+              {{0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}}));
+  return set;
+}
+
+const CodePointSet& CodePointSet::lone_word() {
+  static const CodePointSet set =
+      word().united(CodePointSet({{0xB2, 0xB3}, {0xB9, 0xB9}, {0xBC, 0xBE}}));
   return set;
 }
 

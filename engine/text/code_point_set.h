@@ -24,11 +24,13 @@ class CodePointSet {
 
   static CodePointSet all() { return CodePointSet({{0, 0x10FFFF}}); }
   static CodePointSet of(char32_t code_point) { return CodePointSet({{code_point, code_point}}); }
-  /// \p{NAME} for a general category (L, Lu, ...), "L&" or "Any"; nothing for other names.
+  /// \p{NAME} for a general category (L, Lu, ...) or "Any"; nothing for other names.
   static std::optional<CodePointSet> of_property(std::string_view name);
   static const CodePointSet& white_space();  // \s
   static const CodePointSet& digits();       // \d
-  static const CodePointSet& word();         // \w
+  static const CodePointSet& word();         // \w inside a class
+  /// \w by itself, where Oniguruma also counts in the superscripts and fractions of Latin-1.
+  static const CodePointSet& lone_word();
 
   CodePointSet united(const CodePointSet& other) const;
   CodePointSet intersected(const CodePointSet& other) const;

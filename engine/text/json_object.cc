@@ -7,7 +7,7 @@ namespace augur {
 using simdjson::dom::element;
 using simdjson::dom::element_type;
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string result = "\"";
   return result.append(text).append("\"");
 }
@@ -98,7 +98,7 @@ int64_t JsonObject::index_at(std::string_view key, int64_t limit) const {
 }
 
 void JsonObject::fail_type(std::string_view supported) const {
-  fail("type", quoted(type()) + " is not supported; supported: " + std::string(supported));
+  fail("type", in_quotes(type()) + " is not supported; supported: " + std::string(supported));
 }
 
 }  // namespace augur

@@ -44,7 +44,7 @@ class JsonObject {
 };
 
 /// `text` between double quotes, for messages.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /// The type of `element` in words: "a string", "an object", ...
 std::string type_in_words(simdjson::dom::element element);

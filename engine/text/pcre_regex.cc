@@ -20,7 +20,8 @@ struct ThreadState {
   ThreadState()
       : match_context(pcre2_match_context_create(nullptr)),
         match_data(pcre2_match_data_create(1, nullptr)),
-        jit_stack(pcre2_jit_stack_create(32 << 10, 16 << 20, nullptr)) {
+        // Reserved, not used, until a search needs it.
+        jit_stack(pcre2_jit_stack_create(32 << 10, 512 << 20, nullptr)) {
     if (match_context == nullptr || match_data == nullptr || jit_stack == nullptr) {
       release();
       throw std::bad_alloc();
@@ -122,13 +123,15 @@ class Translator {
     // U+180E and a few symbols only.
     static constexpr std::string_view kSpace = "\\t-\\r\\x{85}\\p{Z}";
     static constexpr std::string_view kWord =
-        "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}"
-        "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+        "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"
+        "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+    static constexpr std::string_view kLoneWord = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
     static constexpr std::string_view kHexDigit = "0-9A-Fa-f";
     const auto spell = [&](std::string_view members, bool negated) {
       if (in_class && negated) return copy(2);
       if (!in_class) out_ += negated ? "[^" : "[";
       out_ += members;
+      if (!in_class && members == kWord) out_ += kLoneWord;
       if (!in_class) out_ += "]";
       position_ += 2;
     };

@@ -78,7 +78,7 @@ class Parser {
     } else if (accept(".")) {
       set = CodePointSet::of('\n').complement();
     } else if (accept("\\")) {
-      std::optional<Escape> escape = parse_escape();
+      std::optional<Escape> escape = parse_escape(/*in_class=*/false);
       if (!escape) return std::nullopt;
       set = std::move(escape->set);
     } else {
@@ -181,9 +181,10 @@ class Parser {
 
   static Escape literal(char32_t c) { return {CodePointSet::of(c), c}; }
 
-  std::optional<Escape> parse_escape() {
+  std::optional<Escape> parse_escape(bool in_class) {
     if (at_end()) return std::nullopt;
     const char32_t c = take();
+    const CodePointSet& word = in_class ? CodePointSet::word() : CodePointSet::lone_word();
     switch (c) {
       case 'n':
         return literal('\n');
@@ -204,9 +205,9 @@ class Parser {
       case 'D':
         return Escape{CodePointSet::digits().complement(), {}};
       case 'w':
-        return Escape{CodePointSet::word(), {}};
+        return Escape{word, {}};
       case 'W':
-        return Escape{CodePointSet::word().complement(), {}};
+        return Escape{word.complement(), {}};
       case 'p':
       case 'P':
         return parse_property(/*negated=*/c == 'P');
@@ -294,7 +295,7 @@ class Parser {
   }
 
   std::optional<Escape> parse_class_item() {
-    if (accept("\\")) return parse_escape();
+    if (accept("\\")) return parse_escape(/*in_class=*/true);
     return literal(take());
   }
 

@@ -47,7 +47,7 @@ struct Tokenizer::Reader {
   static std::unique_ptr<Impl> read(const JsonObject& root) {
     auto impl = std::make_unique<Impl>();
     if (root.find("version") && root.string_at("version") != "1.0") {
-      root.fail("version", "found " + quoted(root.string_at("version")) + "; expected \"1.0\"");
+      root.fail("version", "found " + in_quotes(root.string_at("version")) + "; expected \"1.0\"");
     }
     std::vector<NormalizerStep> normalizer;
     if (root.find("normalizer")) read_normalizer(root.object_at("normalizer"), normalizer);
@@ -81,7 +81,7 @@ struct Tokenizer::Reader {
     impl->model.emplace(impl->vocabulary, std::move(parts.merges), parts.settings,
                         parts.merged_tokens);
     if (parts.unk_token && !parts.settings.unk_id && !impl->model->knows_every_byte()) {
-      model.fail("unk_token", quoted(*parts.unk_token) + " is not in the vocabulary");
+      model.fail("unk_token", in_quotes(*parts.unk_token) + " is not in the vocabulary");
     }
     check_special_tokens(root, *impl);
     return impl;
@@ -105,11 +105,11 @@ struct Tokenizer::Reader {
     const AddedToken* previous = nullptr;
     for (const AddedToken& token : impl.added) {
       const auto fail = [&](const std::string& other) {
-        root.fail("added_tokens", quoted(token.content) + " has the id " +
+        root.fail("added_tokens", in_quotes(token.content) + " has the id " +
                                       std::to_string(token.id) + ", but " + other);
       };
       if (previous != nullptr && previous->id == token.id) {
-        fail("so has " + quoted(previous->content));
+        fail("so has " + in_quotes(previous->content));
       }
       previous = &token;
       if (!impl.added_ids.insert(token.content, token.id)) {
@@ -120,7 +120,7 @@ struct Tokenizer::Reader {
         fail("the model's vocabulary gives it " + std::to_string(*model_id));
       }
       if (!model_id && impl.vocabulary.has(token.id)) {
-        fail("the model's vocabulary gives that to " + quoted(impl.vocabulary.token(token.id)));
+        fail("the model's vocabulary gives that to " + in_quotes(impl.vocabulary.token(token.id)));
       }
       std::string storage;
       std::string_view text = token.content;

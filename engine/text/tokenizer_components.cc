@@ -40,7 +40,7 @@ std::string read_character(const JsonObject& json, std::string_view key) {
   size_t end = 0;
   if (!text.empty()) next_code_point(text, end);
   if (text.empty() || end != text.size()) {
-    json.fail(key, "found " + quoted(text) + "; expected one character");
+    json.fail(key, "found " + in_quotes(text) + "; expected one character");
   }
   return std::string(text);
 }
@@ -56,7 +56,7 @@ SplitBehavior read_behavior(const JsonObject& json) {
   for (const auto& [known, behavior] : kBehaviors) {
     if (name == known) return behavior;
   }
-  json.fail("behavior", quoted(name) +
+  json.fail("behavior", in_quotes(name) +
                             " is not supported; supported: Removed, Isolated, "
                             "MergedWithPrevious, MergedWithNext, Contiguous");
 }
@@ -71,12 +71,13 @@ PrependScheme read_prepend_scheme(const JsonObject& json) {
   }
   const std::string_view name = json.string_at("prepend_scheme");
   if (!adds_space && name != "never") {
-    json.fail("prepend_scheme", quoted(name) + " contradicts add_prefix_space: false");
+    json.fail("prepend_scheme", in_quotes(name) + " contradicts add_prefix_space: false");
   }
   if (name == "always") return PrependScheme::kAlways;
   if (name == "first") return PrependScheme::kFirst;
   if (name == "never") return PrependScheme::kNever;
-  json.fail("prepend_scheme", quoted(name) + " is not supported; supported: always, first, never");
+  json.fail("prepend_scheme",
+            in_quotes(name) + " is not supported; supported: always, first, never");
 }
 
 // Calls `read` with each component of a Sequence.
@@ -126,7 +127,7 @@ void read_template(const JsonObject& json, SpecialTokens& special_tokens) {
     const std::string_view name = token.string_at("id");
     const JsonObject known = json.object_at("special_tokens");
     if (!known.find(name)) {
-      token.fail("id", quoted(name) + " is not in special_tokens");
+      token.fail("id", in_quotes(name) + " is not in special_tokens");
     }
     const JsonObject entry = known.object_at(name);
     for (const element id_element : entry.array_at("ids")) {
@@ -138,8 +139,10 @@ void read_template(const JsonObject& json, SpecialTokens& special_tokens) {
     }
   });
   if (!has_sequence) json.fail("single", "expected the sequence A once");
-  special_tokens.before.insert(special_tokens.before.begin(), before.begin(), before.end());
-  special_tokens.after.insert(special_tokens.after.end(), after.begin(), after.end());
+  if (!special_tokens.before.empty() || !special_tokens.after.empty()) {
+    throw ConfigError(json.where(), "a second TemplateProcessing is not supported");
+  }
+  special_tokens = {std::move(before), std::move(after)};
 }
 
 }  // namespace
@@ -209,11 +212,9 @@ void read_pre_tokenizer(const JsonObject& json, std::vector<PreTokenizerStep>& s
     add_split(fixed_pattern(R"([!-/:-@\[-`{-~\p{P}])"),
               has_behavior ? read_behavior(json) : SplitBehavior::kIsolated, false);
   } else if (type == "Whitespace") {
-    // Words are what Rust's regex crate calls so: without the Latin-1 superscripts and fractions
-    // of \w here, and with the zero-width joiners.
-    add_split(
-        fixed_pattern(R"([\w\x{200C}\x{200D}&&[^²³¹¼-¾]]+|([^\s\w\x{200C}\x{200D}]|[²³¹¼-¾])+)"),
-        SplitBehavior::kRemoved, true);
+    // Words are what Rust's regex crate calls so: the zero-width joiners are in them.
+    add_split(fixed_pattern(R"([\w\x{200C}\x{200D}]+|[^\s\w\x{200C}\x{200D}]+)"),
+              SplitBehavior::kRemoved, true);
   } else if (type == "WhitespaceSplit") {
     add_split(fixed_pattern(R"(\s)"), SplitBehavior::kRemoved, false);
   } else {

@@ -1,8 +1,10 @@
 // Matrix products with AVX512_BF16: vdpbf16ps adds two columns of 16 weight rows at a time.
 //
-// Four panels by six tokens keep 24 accumulators in registers; per pair of columns they need
-// four loads of weights and six broadcasts for 24 products, so the multipliers are the limit.
-// Weights of four panels stay in L2 while the tokens of a block pass over them.
+// Four panels by six tokens, or two by twelve, keep 24 accumulators in registers; per pair of
+// columns they need a load per panel and a broadcast per token for 24 products, so the multipliers
+// are the limit. Four by six loads least; two by twelve passes over the weights of up to 24 tokens
+// only once or twice. Later passes find the weights in L2, and what would leave memory idle
+// meanwhile is spent on bringing in the next panels.
 // Packed tokens are bf16 rows, one tile longer than the columns so that rows a power of two long
 // do not all fall into the same cache sets.
 #include <immintrin.h>
@@ -15,7 +17,13 @@
 namespace augur::cpu {
 namespace {
 
-constexpr int kMaxTokens = 6;
+// Up to here two panels by twelve tokens are faster, because fewer passes wait for memory.
+constexpr int64_t kMaxTokensOfTwoPanels = 24;
+
+// Tokens of one register block: 24 sums, or 12 for a last single panel.
+constexpr int max_tokens(int num_panels) {
+  return num_panels == 4 ? 6 : 12;
+}
 
 int64_t token_stride(int64_t num_col_tiles) {
   return (num_col_tiles + 1) * 32;
@@ -31,14 +39,12 @@ inline __m512bh broadcast_pair(const uint16_t* from) {
   return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
 }
 
-// The panels of one register block: kGated has gate panels in the first half, up in the second.
-template <int kPanels>
-struct Panels {
-  const std::byte* weights[kPanels];
-};
-
-template <bool kIsGated, int kPanels, int kTokens>
-void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_panel) {
+// One register block: kTokens tokens by kPanels panels, for kGated gate panels and then as many up
+// panels. On the way, kAhead of the panels after them, from number `first_ahead` on, are brought
+// from memory to the cache; they may lie past the matrix, where that does no harm.
+template <bool kIsGated, int kPanels, int kTokens, int kAhead>
+void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_panel,
+                   int64_t first_ahead) {
   constexpr int kOutPanels = kIsGated ? kPanels / 2 : kPanels;
   const int64_t panel_bytes = block.num_col_tiles * 1024;
   const std::byte* weights[kPanels];
@@ -46,6 +52,8 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
     weights[p] = block.weights + (first_panel + p) * panel_bytes;
     if (kIsGated) weights[kOutPanels + p] = block.up + (first_panel + p) * panel_bytes;
   }
+  const std::byte* ahead[kPanels];
+  for (int i = 0; i < kAhead; ++i) ahead[i] = weights[first_ahead + i] + kOutPanels * panel_bytes;
   const int64_t x_stride = token_stride(block.num_col_tiles);
   const uint16_t* const x =
       reinterpret_cast<const uint16_t*>(block.tokens) + first_token * x_stride;
@@ -56,10 +64,12 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
   }
   const int64_t num_pairs = block.num_col_tiles * 16;
   for (int64_t pair = 0; pair < num_pairs; ++pair) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kAhead; ++i) _mm_prefetch(ahead[i] + pair * 64, _MM_HINT_T1);
     __m512bh w[kPanels];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) w[p] = load_weights(weights[p] + pair * 64);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
       const __m512bh x_pair = broadcast_pair(x + t * x_stride + pair * 2);
 #pragma GCC unroll 4
@@ -67,7 +77,7 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
     }
   }
 
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 4
     for (int p = 0; p < kOutPanels; ++p) {
@@ -86,50 +96,61 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
   }
 }
 
+template <bool kIsGated, int kPanels, int kAhead, int kTokens = max_tokens(kPanels)>
+void multiply_tokens(const GemmBlock& block, int64_t token, int64_t num_tokens, int64_t panel,
+                     int64_t first_ahead) {
+  if (num_tokens == kTokens) {
+    multiply_tile<kIsGated, kPanels, kTokens, kAhead>(block, token, panel, first_ahead);
+  } else if constexpr (kTokens > 1) {
+    multiply_tokens<kIsGated, kPanels, kAhead, kTokens - 1>(block, token, num_tokens, panel,
+                                                            first_ahead);
+  }
+}
+
+// All tokens of the block by kPanels panels. The next panels are fetched at an even rate: in a
+// single pass as many as are read, in several one after another; a faster rate than memory's would
+// hold up the passes themselves. Few tokens leave the multipliers idle, and there the hardware's
+// own prefetching does as well.
 template <bool kIsGated, int kPanels>
-void multiply_panels(const GemmBlock& block, int64_t first_panel) {
+void multiply_panels(const GemmBlock& block, int64_t panel) {
+  constexpr int64_t kMaxTokens = max_tokens(kPanels);
   const int64_t num_groups = (block.num_tokens + kMaxTokens - 1) / kMaxTokens;
   for (int64_t group = 0; group < num_groups; ++group) {
     // Groups of nearly equal size: seven tokens are four and three, not six and one.
     const int64_t begin = group * block.num_tokens / num_groups;
-    const int64_t end = (group + 1) * block.num_tokens / num_groups;
+    const int64_t count = (group + 1) * block.num_tokens / num_groups - begin;
     const int64_t token = block.first_token + begin;
-    switch (end - begin) {
-      case 1:
-        multiply_tile<kIsGated, kPanels, 1>(block, token, first_panel);
-        break;
-      case 2:
-        multiply_tile<kIsGated, kPanels, 2>(block, token, first_panel);
-        break;
-      case 3:
-        multiply_tile<kIsGated, kPanels, 3>(block, token, first_panel);
-        break;
-      case 4:
-        multiply_tile<kIsGated, kPanels, 4>(block, token, first_panel);
-        break;
-      case 5:
-        multiply_tile<kIsGated, kPanels, 5>(block, token, first_panel);
-        break;
-      default:
-        multiply_tile<kIsGated, kPanels, 6>(block, token, first_panel);
+    if (num_groups == 1 && kPanels == 2) {
+      multiply_tokens<kIsGated, kPanels, kPanels>(block, token, count, panel, 0);
+    } else if (num_groups >= kPanels && group < kPanels) {
+      multiply_tokens<kIsGated, kPanels, 1>(block, token, count, panel, group);
+    } else {
+      multiply_tokens<kIsGated, kPanels, 0>(block, token, count, panel, 0);
     }
   }
 }
 
-void multiply(const GemmBlock& block) {
+template <bool kIsGated>
+void multiply_all(const GemmBlock& block) {
+  constexpr int64_t kShare = kIsGated ? 2 : 1;  // registers of weights per panel of the output
   int64_t panel = block.first_panel;
   const int64_t end = panel + block.num_panels;
+  const bool is_wide = block.num_tokens <= 6 || block.num_tokens > kMaxTokensOfTwoPanels;
+  for (; is_wide && panel + 4 / kShare <= end; panel += 4 / kShare) {
+    multiply_panels<kIsGated, 4>(block, panel);
+  }
+  for (; panel + 2 / kShare <= end; panel += 2 / kShare) multiply_panels<kIsGated, 2>(block, panel);
+  if constexpr (!kIsGated) {
+    if (panel < end) multiply_panels<false, 1>(block, panel);
+  }
+}
+
+void multiply(const GemmBlock& block) {
   if (block.output == GemmOutput::kGated) {
-    for (; panel + 2 <= end; panel += 2) multiply_panels<true, 4>(block, panel);
-    if (panel < end) multiply_panels<true, 2>(block, panel);
-    return;
+    multiply_all<true>(block);
+  } else {
+    multiply_all<false>(block);
   }
-  for (; panel + 4 <= end; panel += 4) multiply_panels<false, 4>(block, panel);
-  if (panel + 2 <= end) {
-    multiply_panels<false, 2>(block, panel);
-    panel += 2;
-  }
-  if (panel < end) multiply_panels<false, 1>(block, panel);
 }
 
 int64_t packed_bytes(int64_t num_tokens, int64_t num_col_tiles) {

@@ -6,14 +6,11 @@
 
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/rows.h"
+#include "tests/kernels/available_isas.h"
 #include "tests/kernels/gemm_fixture.h"
 
 namespace augur::cpu {
 namespace {
-
-std::string isa_of(const ::testing::TestParamInfo<Isa>& info) {
-  return std::string(isa_name(info.param));
-}
 
 class CpuGemmTest : public ::testing::TestWithParam<Isa> {
  protected:
@@ -203,7 +200,7 @@ TEST_P(CpuGemmTest, RefusesLessScratchThanItNeeds) {
       std::logic_error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, CpuGemmTest, ::testing::ValuesIn(available_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isas, CpuGemmTest, ::testing::ValuesIn(available_isas()), isa_test_name);
 
 TEST(CpuRows, EmbedReadsRowsOfThePackedTable) {
   WorkerPool pool(2);

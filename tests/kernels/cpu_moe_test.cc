@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/cpu/moe.h"
+#include "tests/kernels/available_isas.h"
 #include "tests/kernels/gemm_fixture.h"
 
 namespace augur::cpu {
@@ -199,9 +200,7 @@ TEST_P(CpuMoeTest, RefusesExpertsWithoutASlotOrANumber) {
 INSTANTIATE_TEST_SUITE_P(Isas,
                          CpuMoeTest,
                          ::testing::ValuesIn(available_isas()),
-                         [](const ::testing::TestParamInfo<Isa>& info) {
-                           return std::string(isa_name(info.param));
-                         });
+                         isa_test_name);
 
 }  // namespace
 }  // namespace augur::cpu

@@ -9,21 +9,12 @@
 
 #include "kernels/bf16.h"
 #include "kernels/buffer.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/tile_layout.h"
 #include "kernels/weights.h"
 
 namespace augur::cpu {
-
-inline std::vector<Isa> available_isas() {
-  std::vector<Isa> isas;
-  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
-    if (has_isa(isa)) isas.push_back(isa);
-  }
-  return isas;
-}
 
 inline std::vector<Bf16> random_bf16(int64_t count, uint32_t seed, float scale = 1) {
   std::mt19937 engine(seed);

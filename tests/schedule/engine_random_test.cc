@@ -52,8 +52,8 @@ Request random_request(Dice& dice, const std::string& id) {
     params.logit_bias = {{static_cast<int32_t>(dice.in(0, kToyVocab - 1)), 3.0f}, {2, -4.0f}};
   }
   for (int64_t i = dice.one_in(3) ? dice.in(1, 3) : 0; i > 0; --i) {
-    params.stop.push_back(dice.pick<std::string>(
-        {"ab", "abc", "ba", "aab", "bcab", "\n", "\n\n", "\xC3\xA9", " a", "c\xC3\xA9", "?"}));
+    params.stop.push_back(dice.pick<std::string>({"ab", "abc", "ba", "aab", "bcab", "\n", "\n\n",
+                                                  "\xC3\xA9", " a", "c\xC3\xA9", "\xEF\xBF\xBD"}));
   }
   if (dice.one_in(4)) params.stop_token_ids = {static_cast<int32_t>(dice.in(0, kToyVocab - 1))};
   params.include_stop_in_output = dice.one_in(3);
@@ -108,7 +108,7 @@ void run_scenario(uint64_t seed, Totals& totals) {
                               .max_tokens_per_step = dice.in(1, 64),
                               .eos_token_ids = {kToyEos}};
   test::ToyRunner runner(limits);
-  Engine engine(options, runner, test::make_toy_text);
+  Engine engine(options, runner, &test::toy_tokenizer());
   test::Recorder recorder;
 
   std::vector<Request> accepted;

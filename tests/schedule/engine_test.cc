@@ -20,8 +20,8 @@ using test::expect_same;
 using test::expected_result;
 using test::kToyEos;
 using test::kToyVocab;
-using test::make_toy_text;
 using test::Recorder;
+using test::toy_tokenizer;
 using test::ToyRunner;
 
 class EngineTest : public ::testing::Test {
@@ -33,7 +33,7 @@ class EngineTest : public ::testing::Test {
     limits_ = limits;
     options_ = options;
     runner_ = std::make_unique<ToyRunner>(limits);
-    engine_ = std::make_unique<Engine>(options, *runner_, make_toy_text);
+    engine_ = std::make_unique<Engine>(options, *runner_, &toy_tokenizer());
   }
 
   /// A request that would go on for long: end-of-text is ignored.
@@ -488,7 +488,7 @@ TEST_F(EngineTest, RefusesWhatARunnerMayNotReturn) {
     size_t num_results = 1;
     int32_t sampled_id = kToyVocab;
   } runner(limits_);
-  Engine engine(options_, runner, make_toy_text);
+  Engine engine(options_, runner, &toy_tokenizer());
   engine.submit(request("r", {1}, 2));
   EXPECT_THROW(engine.step(), std::logic_error);
   runner.sampled_id = -1;

@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "engine/text/detokenizer.h"
+
 namespace augur::test {
 namespace {
 
@@ -23,10 +25,6 @@ float unit(uint64_t hash) {
 
 void require(bool cond, const std::string& message) {
   if (!cond) throw std::runtime_error(message);
-}
-
-bool ends_inside_character(const std::string& text) {
-  return !text.empty() && static_cast<unsigned char>(text.back()) == 0xC3;
 }
 
 }  // namespace
@@ -68,62 +66,18 @@ LogitResult toy_result(std::span<const int32_t> context, const LogitRow& row) {
   return result;
 }
 
-const std::string& toy_piece(int32_t token_id) {
-  static const std::vector<std::string> pieces = {"a",
-                                                  "b",
-                                                  "c",
-                                                  "ab",
-                                                  "ba",
-                                                  "abc",
-                                                  "bca",
-                                                  "cab",
-                                                  "aa",
-                                                  "bb",
-                                                  "cc",
-                                                  "abab",
-                                                  "",
-                                                  " a",
-                                                  " b ",
-                                                  ". ",
-                                                  "\n",
-                                                  "\n\n",
-                                                  "\xC3",
-                                                  "\xA9",
-                                                  "\xC3\xA9"
-                                                  "b",
-                                                  "c\xC3",
-                                                  "\xA9\xC3",
-                                                  "<eos>"};
-  return pieces.at(token_id);
-}
-
-std::string ToyTextStream::push(int32_t token_id) {
-  if (token_id == kToyEos && skip_special_tokens_) return {};
-  held_ += toy_piece(token_id);
-  std::string text;
-  for (size_t i = 0; i < held_.size(); ++i) {
-    const unsigned char byte = held_[i];
-    if (byte == 0xC3) {
-      if (i + 1 == held_.size()) break;
-      const bool is_whole = static_cast<unsigned char>(held_[i + 1]) == 0xA9;
-      text += is_whole ? "\xC3\xA9" : "?";
-      if (is_whole) ++i;
-    } else {
-      text += byte == 0xA9 ? '?' : static_cast<char>(byte);
-    }
-  }
-  held_ = ends_inside_character(held_) ? "\xC3" : "";
-  return text;
-}
-
-std::string ToyTextStream::finish() {
-  std::string text = held_.empty() ? "" : "?";
-  held_.clear();
-  return text;
-}
-
-std::unique_ptr<TextStream> make_toy_text(bool skip_special_tokens) {
-  return std::make_unique<ToyTextStream>(skip_special_tokens);
+const Tokenizer& toy_tokenizer() {
+  // Byte-level, so a space is written Ġ, a newline Ċ, and the bytes of é are written Ã and ©.
+  static const Tokenizer tokenizer = Tokenizer::from_json(R"({
+    "added_tokens": [{"id": 23, "content": "<eos>", "special": true}],
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "merges": [], "vocab": {
+      "a": 0, "b": 1, "c": 2, "ab": 3, "ba": 4, "abc": 5, "bca": 6, "cab": 7, "aa": 8, "bb": 9,
+      "cc": 10, "abab": 11, "Ġa": 13, "Ġb": 14, ".Ġ": 15, "Ċ": 16, "ĊĊ": 17,
+      "Ã": 18, "©": 19, "Ã©b": 20, "cÃ": 21, "©Ã": 22}}})",
+                                                          "toy tokenizer");
+  return tokenizer;
 }
 
 ToyRunner::ToyRunner(const Limits& limits)
@@ -219,7 +173,7 @@ RequestResult expected_result(const Request& request,
   for (int i = 0; i < (params.max_tokens > 0 ? params.n : 0); ++i) {
     Completion completion;
     std::vector<int32_t> context = request.prompt_ids;
-    ToyTextStream stream(params.skip_special_tokens);
+    Detokenizer stream(toy_tokenizer(), params.skip_special_tokens);
     std::string text;
     while (completion.finish_reason == FinishReason::kNone) {
       const int64_t num_output = static_cast<int64_t>(completion.output_ids.size());

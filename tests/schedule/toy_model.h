@@ -6,14 +6,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/model/step_batch.h"
 #include "engine/schedule/request.h"
-#include "engine/schedule/text_stream.h"
+#include "engine/text/tokenizer.h"
 
 namespace augur::test {
 
@@ -25,23 +24,9 @@ inline constexpr int32_t kToyEos = 23;
 std::vector<float> toy_logits(std::span<const int32_t> context);
 LogitResult toy_result(std::span<const int32_t> context, const LogitRow& row);
 
-/// Bytes of a token's text. Some tokens end inside a character that others complete.
-const std::string& toy_piece(int32_t token_id);
-
-/// Joins pieces; holds back incomplete characters, of which each becomes '?' when it stays so.
-/// Skips kToyEos when told to skip special tokens.
-class ToyTextStream : public TextStream {
- public:
-  explicit ToyTextStream(bool skip_special_tokens) : skip_special_tokens_(skip_special_tokens) {}
-  std::string push(int32_t token_id) override;
-  std::string finish() override;
-
- private:
-  const bool skip_special_tokens_;
-  std::string held_;
-};
-
-std::unique_ptr<TextStream> make_toy_text(bool skip_special_tokens);
+/// Its tokens are short runs of a, b, c, spaces, newlines and a two-byte character; some end inside
+/// the character, one is special (kToyEos), and one id is no token.
+const Tokenizer& toy_tokenizer();
 
 class ToyRunner : public ModelRunner {
  public:

@@ -1,0 +1,109 @@
+// What the host spends on a step beside the model: planning, building the batch, taking results.
+//
+// The runner answers at once, so a step is all overhead; EngineCounters::step_us of a real run is
+// what to hold it against.
+#include <benchmark/benchmark.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/schedule/engine.h"
+#include "engine/text/tokenizer.h"
+
+namespace augur {
+namespace {
+
+constexpr int64_t kVocab = 50'000;
+constexpr int kBlockSize = 16;
+constexpr int64_t kMaxContext = 1 << 20;
+
+class InstantRunner : public ModelRunner {
+ public:
+  explicit InstantRunner(int64_t max_rows)
+      : limits_{.max_tokens = max_rows,
+                .max_seqs = 4096,
+                .max_context = kMaxContext,
+                .num_kv_blocks = 1 << 20,
+                .block_size = kBlockSize,
+                .vocab_size = kVocab} {}
+  const Limits& limits() const override { return limits_; }
+  void run(const StepBatch& batch, std::vector<LogitResult>& results) override {
+    results.resize(batch.logit_rows.size());
+    for (size_t i = 0; i < results.size(); ++i) {
+      results[i].sampled_id = batch.token_ids[batch.logit_rows[i].row_idx] ^ 1;
+    }
+  }
+
+ private:
+  const Limits limits_;
+};
+
+/// Byte-level, two tokens: enough to make text of any output.
+Tokenizer small_tokenizer() {
+  return Tokenizer::from_json(R"({
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "merges": [], "vocab": {"Ġwhich": 6, "Ġis": 7}}})",
+                              "bench");
+}
+
+Request make_request(int64_t id, int64_t num_prompt) {
+  Request request{.id = std::to_string(id)};
+  request.prompt_ids.assign(num_prompt, 6);
+  return request;
+}
+
+/// `sequences` completions running, each with `context` tokens before the first timed step.
+void BM_DecodeStep(benchmark::State& state) {
+  const int64_t num_sequences = state.range(0);
+  const int64_t num_prompt = state.range(1);
+  const bool has_text = state.range(2) != 0;
+  const Tokenizer tokenizer = small_tokenizer();
+  InstantRunner runner(/*max_rows=*/4096);
+  Engine engine({.max_batch_size = num_sequences, .max_tokens_per_step = 4096}, runner,
+                has_text ? &tokenizer : nullptr);
+  int64_t num_updates = 0;
+  for (int64_t i = 0; i < num_sequences; ++i) {
+    Request request = make_request(i, num_prompt);
+    if (has_text) {
+      request.sampling.stop = {"\n\n", "which one"};
+      request.on_update = [&num_updates](const RequestUpdate& update) { ++num_updates; };
+    }
+    request.sampling.max_tokens = 100'000;  // more than are timed
+    engine.submit(std::move(request));
+  }
+  while (engine.num_waiting() > 0) engine.step();
+  engine.step();
+  for (auto _ : state) engine.step();
+  state.SetItemsProcessed(state.iterations() * num_sequences);
+}
+BENCHMARK(BM_DecodeStep)
+    ->ArgNames({"sequences", "context", "text"})
+    ->ArgsProduct({{64, 1024}, {512, 8192}, {0, 1}})
+    ->Unit(benchmark::kMicrosecond)
+    ->Iterations(2000);
+
+/// Scoring: chunks of long prompts, every row of which has logits.
+void BM_ScoreStep(benchmark::State& state) {
+  const int64_t num_rows = state.range(0);
+  InstantRunner runner(num_rows);
+  Engine engine({.max_batch_size = 64, .max_tokens_per_step = num_rows}, runner, nullptr);
+  int64_t next_id = 0;
+  for (auto _ : state) {
+    while (engine.num_waiting() < 64) {
+      Request request = make_request(next_id++, /*num_prompt=*/300);
+      request.sampling.max_tokens = 0;
+      request.score_prompt = true;
+      engine.submit(std::move(request));
+    }
+    engine.step();
+  }
+  state.SetItemsProcessed(state.iterations() * num_rows);
+}
+BENCHMARK(BM_ScoreStep)->ArgName("rows")->Arg(2048)->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+}  // namespace augur
+
+BENCHMARK_MAIN();

@@ -1,0 +1,150 @@
+// Templates of the row kernels of norm_rope.h; included by the units of one instruction set each.
+#pragma once
+
+#include "kernels/cpu/token_kernels.h"
+
+namespace augur::cpu {
+
+/// 1 / rms of num_cols values: four running sums, so that additions overlap, in a fixed order.
+template <typename V>
+inline float inverse_rms(const float* x, int64_t num_cols, float eps) {
+  typename V::F sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  int64_t col = 0;
+  for (; col + 64 <= num_cols; col += 64) {
+    for (int i = 0; i < 4; ++i) {
+      const typename V::F values = V::load(x + col + 16 * i);
+      sums[i] = V::fma(values, values, sums[i]);
+    }
+  }
+  for (; col < num_cols; col += 16) {
+    const typename V::F values = V::load_first(x + col, num_cols - col);
+    sums[0] = V::fma(values, values, sums[0]);
+  }
+  const float sum = V::reduce_add(V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3])));
+  return 1.0f / __builtin_sqrtf(sum / static_cast<float>(num_cols) + eps);
+}
+
+template <typename V>
+void norm_rows(const NormRows& args) {
+  using F = typename V::F;
+  const int64_t num_cols = args.num_cols;
+  const int64_t whole_cols = num_cols / 16 * 16;
+  for (int64_t row = 0; row < args.num_rows; ++row) {
+    float* hidden = args.hidden + row * args.hidden_stride;
+    if (args.delta != nullptr) {
+      const float* delta = args.delta + row * args.delta_stride;
+      for (int64_t col = 0; col < whole_cols; col += 16) {
+        V::store(hidden + col, V::add(V::load(hidden + col), V::load(delta + col)));
+      }
+      for (int64_t col = whole_cols; col < num_cols; ++col) hidden[col] += delta[col];
+    }
+    const F scale = V::set1(inverse_rms<V>(hidden, num_cols, args.eps));
+    uint16_t* out = args.out + row * args.out_stride;
+    float* out_f32 = args.out_f32 == nullptr ? nullptr : args.out_f32 + row * args.out_f32_stride;
+    for (int64_t col = 0; col < whole_cols; col += 16) {
+      const F values = V::mul(V::mul(V::load(hidden + col), scale), V::load(args.weight + col));
+      V::store_bf16(out + col, values);
+      if (out_f32 != nullptr) V::store(out_f32 + col, values);
+    }
+    if (const int64_t left = num_cols - whole_cols; left > 0) {
+      const F values = V::mul(V::mul(V::load_first(hidden + whole_cols, left), scale),
+                              V::load_first(args.weight + whole_cols, left));
+      V::store_bf16_first(out + whole_cols, values, left);
+      if (out_f32 != nullptr) V::store_first(out_f32 + whole_cols, values, left);
+    }
+  }
+}
+
+/// Turns the first rotary_dim values of a head in place, in any of the documented ways.
+template <typename V>
+inline void rotate_head(const RopeToken& args, float* head) {
+  using F = typename V::F;
+  const int half = args.rotary_dim / 2;
+  if (args.is_interleaved) {
+    for (int i = 0; i < half; ++i) {
+      const float even = head[2 * i];
+      const float odd = head[2 * i + 1];
+      head[2 * i] = even * args.cos[i] - odd * args.sin[i];
+      head[2 * i + 1] = odd * args.cos[i] + even * args.sin[i];
+    }
+    return;
+  }
+  for (int i = 0; i < half; i += 16) {
+    const int count = half - i;
+    const F cos = V::load_first(args.cos + i, count);
+    const F sin = V::load_first(args.sin + i, count);
+    const F lower = V::load_first(head + i, count);
+    const F upper = V::load_first(head + half + i, count);
+    V::store_first(head + i, V::fms(lower, cos, V::mul(upper, sin)), count);
+    V::store_first(head + half + i, V::fma(upper, cos, V::mul(lower, sin)), count);
+  }
+}
+
+/// A head, normalised where `norm` is given, turned and rounded.
+template <typename V>
+inline void prepare_head(const RopeToken& args,
+                         const float* from,
+                         const float* norm,
+                         uint16_t* to) {
+  using F = typename V::F;
+  const int head_dim = args.head_dim;
+  const int rotary_dim = args.rotary_dim;
+  const F scale = V::set1(norm == nullptr ? 1.0f : inverse_rms<V>(from, head_dim, args.eps));
+  const auto normalised = [&](int col) {
+    const F x = V::load_first(from + col, head_dim - col);
+    if (norm == nullptr) return x;
+    return V::mul(V::mul(x, scale), V::load_first(norm + col, head_dim - col));
+  };
+
+  if (!args.is_interleaved && rotary_dim % 32 == 0) {
+    // Whole vectors: from input to output in registers.
+    const int half = rotary_dim / 2;
+    for (int i = 0; i < half; i += 16) {
+      const F cos = V::load(args.cos + i);
+      const F sin = V::load(args.sin + i);
+      const F lower = normalised(i);
+      const F upper = normalised(half + i);
+      V::store_bf16(to + i, V::fms(lower, cos, V::mul(upper, sin)));
+      V::store_bf16(to + half + i, V::fma(upper, cos, V::mul(lower, sin)));
+    }
+    for (int col = rotary_dim; col < head_dim; col += 16) {
+      V::store_bf16_first(to + col, normalised(col), head_dim - col);
+    }
+    return;
+  }
+  alignas(64) float head[kMaxHeadDim];
+  for (int col = 0; col < head_dim; col += 16) V::store(head + col, normalised(col));
+  rotate_head<V>(args, head);
+  for (int col = 0; col < head_dim; col += 16) {
+    V::store_bf16_first(to + col, V::load(head + col), head_dim - col);
+  }
+}
+
+template <typename V>
+void rope_token(const RopeToken& args) {
+  const int head_dim = args.head_dim;
+  const float* from = args.qkv;
+  for (int head_idx = 0; head_idx < args.num_heads; ++head_idx, from += head_dim) {
+    prepare_head<V>(args, from, args.q_norm,
+                    args.q_out + static_cast<int64_t>(head_idx) * head_dim);
+  }
+
+  alignas(64) uint32_t pairs[kMaxHeadDim / 2];
+  for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
+    prepare_head<V>(args, from, args.k_norm, reinterpret_cast<uint16_t*>(pairs));
+    // A pair of dimensions every 64 bytes: the positions of a group lie between.
+    uint32_t* keys = reinterpret_cast<uint32_t*>(args.keys + head_idx * args.head_bytes);
+    for (int pair = 0; pair < head_dim / 2; ++pair) keys[pair * 16] = pairs[pair];
+  }
+
+  for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
+    std::byte* values = args.values + head_idx * args.head_bytes;
+    for (int col = 0; col < head_dim; col += 16) {
+      const int64_t count = head_dim - col < 16 ? head_dim - col : 16;
+      V::store_bf16_half(values + col * 4, V::load_first(from + col, count), args.value_parity,
+                         count);
+    }
+  }
+}
+
+}  // namespace augur::cpu
