@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <utility>
 
 #include "engine/log.h"
 
@@ -132,39 +133,23 @@ std::string format_rate(double per_second) {
   return fmt::format("{:.{}f}k", thousands, thousands >= 99.95 ? 0 : thousands >= 9.995 ? 1 : 2);
 }
 
-TerminalProgress::TerminalProgress(const StatusLine::Target& target) : target_(target) {}
+ByteProgress::ByteProgress(std::string label, const StatusLine::Target& target)
+    : label_(std::move(label)), line_(target) {}
 
-void TerminalProgress::start(std::string_view label, int64_t total_bytes) {
-  line_.emplace(target_);
-  label_ = label;
-  total_bytes_ = total_bytes;
-  done_bytes_ = 0;
-  start_ = StatusLine::Clock::now();
-}
-
-void TerminalProgress::advance(int64_t bytes) {
-  const int64_t done = done_bytes_.fetch_add(bytes) + bytes;
-  const auto now = StatusLine::Clock::now();
-  if (!line_ || !line_->is_due(now)) return;
+void ByteProgress::update(int64_t done_bytes,
+                          int64_t total_bytes,
+                          StatusLine::Clock::time_point now) {
+  if (!line_.is_due(now)) return;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
+  const auto done = static_cast<double>(done_bytes);
+  const double rate = seconds > 0 ? done / seconds : 0;
   std::string text = label_ + " ";
-  if (total_bytes_ > 0) {
-    const double share = static_cast<double>(done) / static_cast<double>(total_bytes_);
-    text += format_bar(share, 24) + "  ";
+  if (total_bytes > 0) text += format_bar(done / static_cast<double>(total_bytes), 24) + "  ";
+  text += fmt::format("{}  {}/s", format_decimal_bytes(done), format_decimal_bytes(rate));
+  if (total_bytes > done_bytes && rate > 0) {
+    text += "  " + format_duration(static_cast<double>(total_bytes - done_bytes) / rate) + " left";
   }
-  text += fmt::format("{}  {}/s", format_decimal_bytes(static_cast<double>(done)), format_decimal_bytes(rate));
-  if (total_bytes_ > done && rate > 0)
-    text += "  " + format_duration(static_cast<double>(total_bytes_ - done) / rate) + " left";
-  line_->show(text, now);
-}
-
-void TerminalProgress::finish() {
-  line_.reset();
-  const double seconds = std::chrono::duration<double>(StatusLine::Clock::now() - start_).count();
-  const auto bytes = static_cast<double>(done_bytes_.load());
-  log_info("{}: {} in {:.2f} s ({}/s)", label_, format_decimal_bytes(bytes), seconds,
-           format_decimal_bytes(seconds > 0 ? bytes / seconds : 0));
+  line_.show(text, now);
 }
 
 }  // namespace augur

@@ -1,11 +1,9 @@
 // How far a long job is: a bar on a terminal, a plain line now and then elsewhere.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -57,33 +55,20 @@ std::string format_count(int64_t count);
 /// "50.1k", "987": three figures.
 std::string format_rate(double per_second);
 
-/// Told of the phases of a long job, one after the other.
-class ProgressReporter {
+/// The bar of one phase that reads or writes bytes. Threading: one thread.
+class ByteProgress {
  public:
-  virtual ~ProgressReporter() = default;
-  /// Starts a phase of `total_bytes` bytes (0: not known).
-  virtual void start(std::string_view label, int64_t total_bytes) = 0;
-  /// Counts bytes done. Any thread.
-  virtual void advance(int64_t bytes) = 0;
-  /// Ends the phase.
-  virtual void finish() = 0;
-};
-
-/// Draws phases on a StatusLine and logs each phase's bytes and seconds at its end.
-class TerminalProgress final : public ProgressReporter {
- public:
-  explicit TerminalProgress(const StatusLine::Target& target = StatusLine::standard_error());
-  void start(std::string_view label, int64_t total_bytes) override;
-  void advance(int64_t bytes) override;
-  void finish() override;
+  explicit ByteProgress(std::string label,
+                        const StatusLine::Target& target = StatusLine::standard_error());
+  /// `total_bytes` 0: not known, then there is no bar and no time left.
+  void update(int64_t done_bytes,
+              int64_t total_bytes,
+              StatusLine::Clock::time_point now = StatusLine::Clock::now());
 
  private:
-  const StatusLine::Target target_;
-  std::optional<StatusLine> line_;
-  std::string label_;
-  int64_t total_bytes_ = 0;
-  std::atomic<int64_t> done_bytes_ = 0;
-  StatusLine::Clock::time_point start_;
+  const std::string label_;
+  const StatusLine::Clock::time_point start_ = StatusLine::Clock::now();
+  StatusLine line_;
 };
 
 }  // namespace augur

@@ -74,7 +74,7 @@ std::vector<int32_t> read_ids(const json::value& value) {
 MessagesInput read_messages(json::object& object) {
   json::value& value = object.at("messages");
   if (!value.is_array()) refuse_kind("\"messages\"", value, "a list of messages");
-  MessagesInput input{.messages = std::move(value.get_array()), .tools = nullptr};
+  MessagesInput input{.messages = std::move(value.get_array()), .tools = {}};
   if (input.messages.empty()) throw BadLine("\"messages\" is empty, accepted: at least one");
   for (size_t i = 0; i < input.messages.size(); ++i) {
     const std::string what = "message " + std::to_string(i);
@@ -85,7 +85,7 @@ MessagesInput read_messages(json::object& object) {
   }
   if (json::value* tools = object.if_contains("tools"); tools != nullptr && !tools->is_null()) {
     if (!tools->is_array()) refuse_kind("\"tools\"", *tools, "a list");
-    input.tools = std::move(*tools);
+    input.tools = std::move(tools->get_array());
   }
   return input;
 }

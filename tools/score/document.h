@@ -4,6 +4,7 @@
 #include <boost/json/value.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -35,7 +36,7 @@ struct CompletionInput {  // only the completion is scored
 };
 struct MessagesInput {
   boost::json::array messages;  // objects, each with a "role"
-  boost::json::value tools;     // null: none
+  std::optional<boost::json::array> tools;
 };
 struct IdsInput {
   std::vector<int32_t> ids;

@@ -23,6 +23,8 @@ std::vector<int32_t> encode_chat(const MessagesInput& input,
   std::string text;
   try {
     text = codec.render_chat(input, add_generation_prompt);
+  } catch (const BadLine&) {
+    throw;
   } catch (const std::runtime_error& error) {
     throw BadLine(std::string("the chat template refuses the messages: ") + error.what());
   }

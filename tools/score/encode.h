@@ -15,8 +15,10 @@ namespace augur::score {
 class TextCodec {
  public:
   virtual ~TextCodec() = default;
+  /// Throws BadLine when there is no tokenizer.
   virtual std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const = 0;
-  /// Throws std::runtime_error: no template, or what the template says of the messages.
+  /// Throws BadLine when there is no template, and std::runtime_error for what the template says
+  /// of the messages.
   virtual std::string render_chat(const MessagesInput& chat, bool add_generation_prompt) const = 0;
 };
 

@@ -39,7 +39,7 @@ struct JobResult {
 class Job {
  public:
   /// Opens input and output, and reads the journal when resuming, so that what is wrong with them
-  /// is known before a model is loaded. Throws InputError, OutputError and ResumeError.
+  /// is known before a model is loaded. Throws ConfigError, OutputError and ResumeError.
   Job(const Options& options, const boost::json::object& settings);
 
   const ResumePoint& resume() const { return opened_.resume; }

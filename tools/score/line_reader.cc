@@ -10,6 +10,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "configs/config_error.h"
+
 namespace augur::score {
 namespace {
 
@@ -43,11 +45,11 @@ LineReader::LineReader(const std::string& path, int64_t max_line_bytes)
   if (fd_ < 0 || fstat(fd_, &status) != 0) {
     const std::string reason = strerror(errno);
     if (fd_ >= 0) close(fd_);
-    throw InputError(name_ + ": cannot be opened: " + reason);
+    throw ConfigError(name_, "cannot be opened: " + reason);
   }
   if (S_ISDIR(status.st_mode)) {
     close(fd_);
-    throw InputError(name_ + ": found a folder, accepted: a file of JSON lines, or - for stdin");
+    throw ConfigError(name_, "found a folder, accepted: a file of JSON lines, or - for stdin");
   }
   is_plain_file_ = S_ISREG(status.st_mode);
   if (is_plain_file_) file_bytes_ = status.st_size;

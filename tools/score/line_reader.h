@@ -5,11 +5,12 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace augur::score {
 
-/// Input that cannot be opened or read.
+/// Input that cannot be read on.
 class InputError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -32,7 +33,7 @@ class LineReader {
  public:
   static constexpr int64_t kMaxLineBytes = int64_t{64} << 20;
 
-  /// Opens `path`, "-" for standard input. Throws InputError.
+  /// Opens `path`, "-" for standard input. Throws ConfigError when that cannot be done.
   explicit LineReader(const std::string& path, int64_t max_line_bytes = kMaxLineBytes);
   ~LineReader();
   LineReader(const LineReader&) = delete;

@@ -10,19 +10,19 @@ namespace augur::score {
 
 class ModelTextCodec final : public TextCodec {
  public:
-  /// Both outlive the codec. `chat_template` may be null: then chats are refused.
-  ModelTextCodec(const Tokenizer& tokenizer, const ChatTemplate* chat_template)
+  /// Both outlive the codec, and either may be null: then texts or chats are refused, line by line.
+  ModelTextCodec(const Tokenizer* tokenizer, const ChatTemplate* chat_template)
       : tokenizer_(tokenizer), chat_template_(chat_template) {}
 
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
   std::string render_chat(const MessagesInput& chat, bool add_generation_prompt) const override;
 
  private:
-  const Tokenizer& tokenizer_;
+  const Tokenizer* const tokenizer_;
   const ChatTemplate* const chat_template_;
 };
 
-/// Streams of text from tokens; `tokenizer` outlives them.
-TextStreamFactory make_text_streams(const Tokenizer& tokenizer);
+/// Streams of text from tokens; `tokenizer` outlives them. Empty when it is null.
+TextStreamFactory make_text_streams(const Tokenizer* tokenizer);
 
 }  // namespace augur::score

@@ -36,7 +36,7 @@ std::string progress_text(Mode mode, const JobProgress& progress) {
   std::string text = mode == Mode::kScore ? "scoring" : "generating";
   const auto total = static_cast<double>(progress.total_bytes);
   const auto done = static_cast<double>(progress.run.input_bytes + progress.passed_bytes);
-  if (total > 0) text += " " + format_bar(done / total, kBarColumns);
+  if (total > 0) text += fmt::format(" {}", format_bar(done / total, kBarColumns));
   text += fmt::format("  {} documents", format_count(progress.run.documents));
   if (progress.run.bad_lines > 0)
     text += fmt::format("  {} bad lines", format_count(progress.run.bad_lines));
@@ -44,11 +44,11 @@ std::string progress_text(Mode mode, const JobProgress& progress) {
     text += fmt::format("  {} tokens/s",
                         format_rate(static_cast<double>(progress.run.tokens) / progress.seconds));
   // The rate of this run only: what an earlier one did was passed over in no time.
-  if (total > done && progress.run.input_bytes > 0)
-    text += "  " +
-            format_duration((total - done) / static_cast<double>(progress.run.input_bytes) *
-                            progress.seconds) +
-            " left";
+  if (total > done && progress.run.input_bytes > 0) {
+    const double seconds_per_byte =
+        progress.seconds / static_cast<double>(progress.run.input_bytes);
+    text += fmt::format("  {} left", format_duration((total - done) * seconds_per_byte));
+  }
   return text;
 }
 
@@ -98,9 +98,10 @@ std::string resume_command(int argc, const char* const* argv) {
   for (int i = 0; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--overwrite" || argument == "--resume") continue;
-    command += (i > 0 ? " " : "") + quote(argument);
+    command += quote(argument);
+    command += ' ';
   }
-  return command + " --resume";
+  return command + "--resume";
 }
 
 }  // namespace augur::score

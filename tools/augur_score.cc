@@ -1,0 +1,142 @@
+// augur-score: scores or continues documents offline. See docs/augur-score.md.
+#include <boost/json/serialize.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "configs/config_error.h"
+#include "configs/config_writer.h"
+#include "engine/log.h"
+#include "engine/model/model_loader.h"
+#include "engine/progress.h"
+#include "engine/schedule/validation.h"
+#include "tools/score/command_line.h"
+#include "tools/score/interrupt.h"
+#include "tools/score/job.h"
+#include "tools/score/model_text.h"
+#include "tools/score/report.h"
+#include "tools/score/sampling.h"
+
+namespace augur::score {
+namespace {
+
+int status(ExitCode code) {
+  return static_cast<int>(code);
+}
+
+void log_lines(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) log_info("{}", line);
+}
+
+std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
+  LoadListener listener;
+  listener.on_message = log_lines;
+  ByteProgress progress("loading");
+  listener.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  return load_model(config, listener);
+}
+
+/// Refuses sampling settings that no line could be run with.
+void check_sampling(const SamplingParams& sampling, int64_t vocab_size) {
+  if (const std::string problem = validate_sampling(sampling, vocab_size); !problem.empty())
+    throw ConfigError("sampling", problem);
+}
+
+void write_summary(const std::string& path, const boost::json::object& summary) {
+  std::ofstream file(path, std::ios::binary);
+  file << boost::json::serialize(summary) << '\n';
+  if (!file.flush()) throw OutputError(path + ": the summary cannot be written");
+}
+
+void tell_result(const Options& options, const JobResult& result, int argc, char** argv) {
+  std::string errors = options.errors;
+  if (errors.empty() && std::filesystem::is_regular_file(options.output))
+    errors = options.output + ".errors.jsonl";
+  for (const std::string& line : summary_lines(options.mode, result, errors)) log_info("{}", line);
+  if (!options.summary.empty()) write_summary(options.summary, summary_json(options.mode, result));
+  if (result.strict_stop)
+    log_error("{}:{}: {}; stopped there, as --strict asks", options.input,
+              result.strict_stop->line_number, result.strict_stop->reason);
+  if (result.signal != 0 && std::filesystem::is_regular_file(options.output))
+    log_warning("interrupted; go on with: {}", resume_command(argc, argv));
+}
+
+int run(int argc, char** argv) {
+  CommandLine command = parse_command_line(argc, argv);
+  if (command.exit_status) return *command.exit_status;
+  Options& options = command.options;
+  EffectiveConfig effective = load_config(options.config_file, options.overrides);
+  if (options.print_config) {
+    std::cout << write_config(effective);
+    return std::cout.flush() ? status(ExitCode::kOk) : status(ExitCode::kOutputFailed);
+  }
+  set_log_level(effective.config.logging.level);
+  log_lines(write_config(effective));
+
+  // What is wrong with options and files is told before a large model is read.
+  check_sampling(make_sampling(options.sampling, {}), std::numeric_limits<int32_t>::max());
+  if (effective.config.model.path.empty())
+    effective.config.model.path = demo_model_folder().string();
+  std::error_code error;
+  const auto folder = std::filesystem::weakly_canonical(effective.config.model.path, error);
+  catch_signals();
+  Job job(options, row_settings(options, effective.config, folder.string()));
+  if (const ResumePoint& resume = job.resume(); !resume.done.empty() || !resume.held.empty())
+    log_info("going on after {} documents", format_count(resume.totals.documents));
+
+  const std::unique_ptr<LoadedModel> model = load(effective.config);
+  const SamplingParams sampling = make_sampling(options.sampling, model->description.generation);
+  check_sampling(sampling, model->config().vocab_size);
+  const Tokenizer* const tokenizer = model->tokenizer ? &*model->tokenizer : nullptr;
+  const ModelTextCodec codec(tokenizer, model->chat_template ? &*model->chat_template : nullptr);
+  const ModelRunner::Limits& limits = model->decoder->limits();
+  const EngineOptions engine_options{.max_batch_size = limits.max_seqs,
+                                     .max_tokens_per_step = limits.max_tokens,
+                                     .eos_token_ids = model->config().eos_token_ids};
+  Engine engine(engine_options, *model->decoder, make_text_streams(tokenizer));
+
+  JobResult result;
+  {
+    StatusLine line;
+    result = job.run(engine, codec, sampling, engine_options, [&](const JobProgress& progress) {
+      if (line.is_due()) line.show(progress_text(options.mode, progress));
+    });
+  }
+  tell_result(options, result, argc, argv);
+  return result.exit_status();
+}
+
+int fail(ExitCode code, const std::exception& error) {
+  log_error("{}", error.what());
+  return status(code);
+}
+
+}  // namespace
+}  // namespace augur::score
+
+int main(int argc, char** argv) {
+  using namespace augur;
+  using namespace augur::score;
+  try {
+    return run(argc, argv);
+  } catch (const ConfigError& error) {
+    return fail(ExitCode::kUsage, error);
+  } catch (const ResumeError& error) {
+    return fail(ExitCode::kUsage, error);
+  } catch (const OutOfMemory& error) {
+    return fail(ExitCode::kUsage, error);
+  } catch (const OutputError& error) {
+    log_error("{}", error.what());
+    log_error(
+        "rows that stand in the output are whole and count; once there is room, the same "
+        "command with --resume goes on");
+    return status(ExitCode::kOutputFailed);
+  } catch (const InputError& error) {
+    return fail(ExitCode::kFailed, error);
+  } catch (const std::exception& error) {
+    return fail(ExitCode::kFailed, error);
+  }
+}
