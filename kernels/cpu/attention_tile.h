@@ -16,6 +16,7 @@ namespace augur::cpu {
 
 constexpr int kChunkGroups = kAttentionChunk / kKvGroup;
 constexpr float kLowestScore = -3.0e38f;
+constexpr int kToSecondCache = 2;  // of __builtin_prefetch
 
 /// Where the 16 positions of each group of a chunk lie.
 struct ChunkGroups {
@@ -74,7 +75,7 @@ inline void add_dots(typename V::F (&sums)[kRows][kVecs],
 }
 
 /// scores[r][position] = q[r] . k[position] for the groups of the chunk.
-template <typename V, int kRows>
+template <typename V, bool kFetchAhead, int kRows>
 inline void score_rows(TileWork<V>& work, int row) {
   constexpr int kVecs = V::kVecTile;
   const int num_pairs = work.tile.head_dim / 2;
@@ -97,7 +98,7 @@ inline void score_rows(TileWork<V>& work, int row) {
 #pragma GCC unroll 2
       for (int n = 0; n < kVecs; ++n) {
         k[n] = V::load_pairs(keys[n] + pair * 64);
-        __builtin_prefetch(next_keys[n] + pair * 64, /*rw=*/0, /*locality=*/2);
+        if constexpr (kFetchAhead) __builtin_prefetch(next_keys[n] + pair * 64, 0, kToSecondCache);
       }
       add_dots<V, kRows, kVecs>(sums, q + pair, num_pairs, k);
     }
@@ -174,7 +175,7 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
 }
 
 /// result[r][col] = result * correction + p[r] v[.][col] over the chunk, for kVecs x 16 columns.
-template <typename V, int kRows, int kVecs>
+template <typename V, bool kFetchAhead, int kRows, int kVecs>
 inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
   constexpr int kPairsOfGroup = kKvGroup / 2;
   const int64_t row_bytes = work.padded_head_dim * int64_t{4};
@@ -207,9 +208,11 @@ inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
 #pragma GCC unroll 8
     for (int pair = 0; pair < kPairsOfGroup; ++pair) {
       add_pair(position + 2 * pair, values + pair * row_bytes, /*is_half=*/false);
+      if constexpr (kFetchAhead) {
 #pragma GCC unroll 2
-      for (int n = 0; n < kVecs; ++n) {
-        __builtin_prefetch(next + pair * row_bytes + n * 64, /*rw=*/0, /*locality=*/2);
+        for (int n = 0; n < kVecs; ++n) {
+          __builtin_prefetch(next + pair * row_bytes + n * 64, 0, kToSecondCache);
+        }
       }
     }
   }
@@ -247,6 +250,30 @@ inline ChunkGroups find_groups(const AttentionTile& tile, int64_t start, int64_t
   return groups;
 }
 
+/// Scores, probabilities and values of the chunk at `start`. kFetchAhead: with one block of rows
+/// (decode) memory is what takes the time; with more, keys and values come from a cache and the
+/// prefetches would only be in the way.
+template <typename V, bool kFetchAhead>
+inline void attend_chunk(TileWork<V>& work, int64_t start, float* result) {
+  const int num_rows = work.tile.num_rows;
+  auto score = [&]<int kRows>(int row) { score_rows<V, kFetchAhead, kRows>(work, row); };
+  for_row_blocks<V::kRowTile>(num_rows, score);
+  softmax_chunk(work, start);
+  auto add_values = [&]<int kRows>(int row) {
+    constexpr int kVecs = V::kVecTile;
+    int col = 0;
+    for (; col + kVecs * 16 <= work.padded_head_dim; col += kVecs * 16) {
+      value_columns<V, kFetchAhead, kRows, kVecs>(work, row, col, result);
+    }
+    if constexpr (kVecs > 1) {
+      if (col < work.padded_head_dim) {
+        value_columns<V, kFetchAhead, kRows, 1>(work, row, col, result);
+      }
+    }
+  };
+  for_row_blocks<V::kRowTile>(num_rows, add_values);
+}
+
 /// One split's partial result of every row of the tile.
 template <typename V>
 inline void attend_split(TileWork<V>& work, int64_t split, float* result) {
@@ -269,19 +296,11 @@ inline void attend_split(TileWork<V>& work, int64_t split, float* result) {
     const int64_t next_start = start + kAttentionChunk;
     if (start == split_start) work.groups = find_groups<V>(tile, start, end);
     work.next = next_start < end ? find_groups<V>(tile, next_start, end) : work.groups;
-    auto score = [&]<int kRows>(int row) { score_rows<V, kRows>(work, row); };
-    for_row_blocks<V::kRowTile>(num_rows, score);
-    softmax_chunk(work, start);
-    auto add_values = [&]<int kRows>(int row) {
-      int col = 0;
-      for (; col + V::kVecTile * 16 <= work.padded_head_dim; col += V::kVecTile * 16) {
-        value_columns<V, kRows, V::kVecTile>(work, row, col, result);
-      }
-      if constexpr (V::kVecTile > 1) {
-        if (col < work.padded_head_dim) value_columns<V, kRows, 1>(work, row, col, result);
-      }
-    };
-    for_row_blocks<V::kRowTile>(num_rows, add_values);
+    if (num_rows <= V::kRowTile) {
+      attend_chunk<V, /*kFetchAhead=*/true>(work, start, result);
+    } else {
+      attend_chunk<V, /*kFetchAhead=*/false>(work, start, result);
+    }
     work.groups = work.next;
   }
   for (int row = 0; row < num_rows; ++row) {
