@@ -14,6 +14,8 @@ namespace {
 // About 20 us of spinning: longer than the gap between two operations of a step, shorter than
 // what a waiting process should be charged.
 constexpr int kSpinsBeforeSleep = 4000;
+// By then the last chunk should be done; if not, its worker may be waiting for this very core.
+constexpr int kSpinsBeforeYield = 1000;
 
 std::vector<int> allowed_cores() {
   cpu_set_t set;
@@ -61,23 +63,39 @@ void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
       function(context, chunk_idx, 0);
     return;
   }
+  AUGUR_REQUIRE(num_chunks <= UINT32_MAX, std::to_string(num_chunks));
   function_ = function;
   context_ = context;
   num_chunks_ = num_chunks;
-  next_chunk_.store(0, std::memory_order_relaxed);
-  num_busy_.store(static_cast<int32_t>(threads_.size()), std::memory_order_relaxed);
+  num_done_.store(0, std::memory_order_relaxed);
+  const uint64_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+  ticket_.store(epoch << 32 | static_cast<uint64_t>(num_chunks), std::memory_order_release);
   epoch_.fetch_add(1);  // sequentially consistent, against num_sleeping_ below and in work()
   if (num_sleeping_.load() > 0) epoch_.notify_all();
   take_chunks(0);
-  while (num_busy_.load(std::memory_order_acquire) != 0) _mm_pause();
+  for (int spins = 0; num_done_.load(std::memory_order_acquire) != num_chunks; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      _mm_pause();
+    } else {
+      sched_yield();
+    }
+  }
 }
 
 void WorkerPool::take_chunks(int worker_idx) {
-  for (;;) {
-    const int64_t chunk_idx = next_chunk_.fetch_add(1, std::memory_order_relaxed);
-    if (chunk_idx >= num_chunks_) return;
-    function_(context_, chunk_idx, worker_idx);
+  int64_t num_done = 0;
+  uint64_t ticket = ticket_.load(std::memory_order_relaxed);
+  while (static_cast<uint32_t>(ticket) != 0) {
+    // Acquires what run() wrote before the ticket, also through other workers' exchanges.
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acquire,
+                                       std::memory_order_relaxed)) {
+      continue;
+    }
+    function_(context_, num_chunks_ - static_cast<uint32_t>(ticket), worker_idx);
+    ++num_done;
+    ticket = ticket_.load(std::memory_order_relaxed);
   }
+  if (num_done > 0) num_done_.fetch_add(num_done, std::memory_order_release);
 }
 
 void WorkerPool::work(int worker_idx) {
@@ -97,7 +115,6 @@ void WorkerPool::work(int worker_idx) {
     seen = epoch_.load(std::memory_order_acquire);
     if (stopping_) return;
     take_chunks(worker_idx);
-    num_busy_.fetch_sub(1, std::memory_order_release);
   }
 }
 

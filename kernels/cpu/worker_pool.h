@@ -22,8 +22,8 @@ class WorkerPool {
 
   int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
-  /// Calls task(chunk_idx, worker_idx) once for each chunk in [0, num_chunks) and returns when
-  /// all are done. Chunks are taken in rising order by whichever worker is free, so their cost
+  /// Calls task(chunk_idx, worker_idx) once for each chunk in [0, num_chunks), num_chunks below
+  /// 2^32, and returns when all are done, whether or not every worker has woken by then. Chunks are taken in rising order by whichever worker is free, so their cost
   /// may differ; what a chunk computes must not depend on the worker.
   template <typename Task>
   void parallel_for(int64_t num_chunks, Task&& task) {
@@ -43,13 +43,16 @@ class WorkerPool {
   void work(int worker_idx);
   void take_chunks(int worker_idx);
 
-  // The loop under way: written by run() before epoch_ rises, read by workers after.
+  // The loop under way. Written by run() between loops; read only by who has taken a chunk, which
+  // keeps the loop from ending.
   Function function_ = nullptr;
   void* context_ = nullptr;
   int64_t num_chunks_ = 0;
-  alignas(64) std::atomic<int64_t> next_chunk_{0};
+  // Epoch in the upper half, chunks not yet taken in the lower: who comes late takes nothing, and
+  // nothing waits for a worker that has no chunk.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int64_t> num_done_{0};
   alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int32_t> num_busy_{0};
   alignas(64) std::atomic<int32_t> num_sleeping_{0};
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> threads_;
