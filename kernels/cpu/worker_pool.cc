@@ -14,8 +14,6 @@ namespace {
 // About 20 us of spinning: longer than the gap between two operations of a step, shorter than
 // what a waiting process should be charged.
 constexpr int kSpinsBeforeSleep = 4000;
-// By then the last chunk should be done; if not, its worker may be waiting for this very core.
-constexpr int kSpinsBeforeYield = 1000;
 
 std::vector<int> allowed_cores() {
   cpu_set_t set;
@@ -73,11 +71,11 @@ void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
   epoch_.fetch_add(1);  // sequentially consistent, against num_sleeping_ below and in work()
   if (num_sleeping_.load() > 0) epoch_.notify_all();
   take_chunks(0);
-  for (int spins = 0; num_done_.load(std::memory_order_acquire) != num_chunks; ++spins) {
-    if (spins < kSpinsBeforeYield) {
+  for (int spins = 0; num_done_.load(std::memory_order_acquire) != num_chunks;) {
+    if (++spins < kSpinsBeforeSleep) {
       _mm_pause();
     } else {
-      sched_yield();
+      std::this_thread::yield();  // a worker may be waiting for this very core
     }
   }
 }
