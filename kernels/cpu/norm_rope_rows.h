@@ -55,7 +55,7 @@ void norm_rows(const NormRows& args) {
   }
 }
 
-/// Turns the first rotary_dim values of a head in place.
+/// Turns the first rotary_dim values of a head in place, in any of the documented ways.
 template <typename V>
 inline void rotate_head(const RopeToken& args, float* head) {
   using F = typename V::F;
@@ -70,7 +70,7 @@ inline void rotate_head(const RopeToken& args, float* head) {
     return;
   }
   for (int i = 0; i < half; i += 16) {
-    const int count = half - i < 16 ? half - i : 16;
+    const int count = half - i;
     const F cos = V::load_first(args.cos + i, count);
     const F sin = V::load_first(args.sin + i, count);
     const F lower = V::load_first(head + i, count);
@@ -80,44 +80,58 @@ inline void rotate_head(const RopeToken& args, float* head) {
   }
 }
 
-/// Copies a head, normalised where `norm` is given, then turns it.
+/// A head, normalised where `norm` is given, turned and rounded.
 template <typename V>
-inline void prepare_head(const RopeToken& args, const float* from, const float* norm, float* to) {
+inline void prepare_head(const RopeToken& args,
+                         const float* from,
+                         const float* norm,
+                         uint16_t* to) {
+  using F = typename V::F;
   const int head_dim = args.head_dim;
-  if (norm == nullptr) {
-    for (int col = 0; col < head_dim; col += 16) {
-      V::store(to + col, V::load_first(from + col, head_dim - col));
+  const int rotary_dim = args.rotary_dim;
+  const F scale = V::set1(norm == nullptr ? 1.0f : inverse_rms<V>(from, head_dim, args.eps));
+  const auto normalised = [&](int col) {
+    const F x = V::load_first(from + col, head_dim - col);
+    if (norm == nullptr) return x;
+    return V::mul(V::mul(x, scale), V::load_first(norm + col, head_dim - col));
+  };
+
+  if (!args.is_interleaved && rotary_dim % 32 == 0) {
+    // Whole vectors: from input to output in registers.
+    const int half = rotary_dim / 2;
+    for (int i = 0; i < half; i += 16) {
+      const F cos = V::load(args.cos + i);
+      const F sin = V::load(args.sin + i);
+      const F lower = normalised(i);
+      const F upper = normalised(half + i);
+      V::store_bf16(to + i, V::fms(lower, cos, V::mul(upper, sin)));
+      V::store_bf16(to + half + i, V::fma(upper, cos, V::mul(lower, sin)));
     }
-  } else {
-    const typename V::F scale = V::set1(inverse_rms<V>(from, head_dim, args.eps));
-    for (int col = 0; col < head_dim; col += 16) {
-      const int64_t count = head_dim - col;
-      V::store(to + col, V::mul(V::mul(V::load_first(from + col, count), scale),
-                                V::load_first(norm + col, count)));
+    for (int col = rotary_dim; col < head_dim; col += 16) {
+      V::store_bf16_first(to + col, normalised(col), head_dim - col);
     }
+    return;
   }
-  rotate_head<V>(args, to);
+  alignas(64) float head[kMaxHeadDim];
+  for (int col = 0; col < head_dim; col += 16) V::store(head + col, normalised(col));
+  rotate_head<V>(args, head);
+  for (int col = 0; col < head_dim; col += 16) {
+    V::store_bf16_first(to + col, V::load(head + col), head_dim - col);
+  }
 }
 
 template <typename V>
 void rope_token(const RopeToken& args) {
   const int head_dim = args.head_dim;
-  alignas(64) float head[kMaxHeadDim];
   const float* from = args.qkv;
   for (int head_idx = 0; head_idx < args.num_heads; ++head_idx, from += head_dim) {
-    prepare_head<V>(args, from, args.q_norm, head);
-    uint16_t* q = args.q_out + static_cast<int64_t>(head_idx) * head_dim;
-    for (int col = 0; col < head_dim; col += 16) {
-      V::store_bf16_first(q + col, V::load(head + col), head_dim - col);
-    }
+    prepare_head<V>(args, from, args.q_norm,
+                    args.q_out + static_cast<int64_t>(head_idx) * head_dim);
   }
 
   alignas(64) uint32_t pairs[kMaxHeadDim / 2];
   for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
-    prepare_head<V>(args, from, args.k_norm, head);
-    for (int col = 0; col < head_dim; col += 16) {
-      V::store_bf16(reinterpret_cast<uint16_t*>(pairs) + col, V::load(head + col));
-    }
+    prepare_head<V>(args, from, args.k_norm, reinterpret_cast<uint16_t*>(pairs));
     // A pair of dimensions every 64 bytes: the positions of a group lie between.
     uint32_t* keys = reinterpret_cast<uint32_t*>(args.keys + head_idx * args.head_bytes);
     for (int pair = 0; pair < head_dim / 2; ++pair) keys[pair * 16] = pairs[pair];

@@ -30,6 +30,7 @@ struct VecAvx2 {
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static F in_register(float x) { return set1(x); }
   static F load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
   static void store(float* to, F x) {
     _mm256_storeu_ps(to, x.lo);

@@ -24,6 +24,13 @@ struct VecAvx512 {
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
+  /// set1, and the compiler may not fetch it from memory again at each use: loads are what the
+  /// exponential of many values would run out of.
+  static F in_register(float x) {
+    F result = set1(x);
+    asm("" : "+v"(result));
+    return result;
+  }
   static F load(const float* from) { return _mm512_loadu_ps(from); }
   static void store(float* to, F x) { _mm512_storeu_ps(to, x); }
   /// The first `count` lanes (all from 16 on); the others are 0 and not read or written.

@@ -24,6 +24,7 @@ struct VecPortable {
 
   static F zero() { return F{}; }
   static F set1(float x) { return F{} + x; }
+  static F in_register(float x) { return set1(x); }
   static F load(const float* from) {
     F x;
     std::memcpy(&x, from, sizeof(x));
