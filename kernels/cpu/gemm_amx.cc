@@ -245,7 +245,12 @@ void pack_tokens(const PackTokensArgs& args) {
 }  // namespace
 
 const GemmUnit kAmxGemm = {
-    /*token_group=*/16, /*panel_group=*/4, /*block_bytes=*/1 << 20,
-    packed_bytes,       pack_tokens,       multiply};
+    /*token_group=*/16,
+    /*panel_group=*/4,
+    /*block_bytes=*/1 << 20,
+    packed_bytes,
+    pack_tokens,
+    multiply,
+    combine};
 
 }  // namespace augur::cpu
