@@ -1,10 +1,9 @@
 // Attention, and the norms and rotation around it, on shapes of a small and a large model.
 //
-// `us_per_token` counts the cores used: it is what one core needs for one token of one layer.
-// `of_bound` is the share of this machine's own bound, measured at start: of the bf16 products a
-// core can do for prefill, of the memory bandwidth for decode.
+// `core_time_per_token` is what one core needs for one token of one layer. `of_bound` is the share
+// of this machine's own bound, measured at start: for prefill the bf16 products of the cores, for
+// decode the memory bandwidth, which keys and values that fit into the caches can exceed.
 #include <benchmark/benchmark.h>
-#include <immintrin.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,58 +11,15 @@
 #include <random>
 #include <vector>
 
+#include "bench/cpu_peak.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/memory.h"
 #include "kernels/cpu/norm_rope.h"
 
 namespace augur::cpu {
 namespace {
 
 constexpr int kBlockSize = 32;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// bf16 operations a second of one core: independent VDPBF16PS, 64 operations each.
-__attribute__((target("avx512f,avx512bf16"))) double product_rate() {
-  constexpr int kSums = 16;
-  constexpr int kRounds = 100'000;
-  __m512 sums[kSums];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
-  double best = 0;
-  for (int repeat = 0; repeat < 50; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    for (int round = 0; round < kRounds; ++round) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kSums; ++i) {
-        sums[i] = _mm512_dpbf16_ps(sums[i], ones, ones);
-        asm volatile("" : "+v"(sums[i]));
-      }
-    }
-    best = std::max(best, 64.0 * kSums * kRounds / seconds_since(start));
-  }
-  return best;
-}
-
-/// Bytes a second read by all threads from memory larger than the caches.
-double read_rate(WorkerPool& pool) {
-  static std::vector<uint64_t> memory((int64_t{256} << 20) / 8, 1);
-  constexpr int64_t kChunk = (int64_t{1} << 20) / 8;
-  double best = 0;
-  for (int round = 0; round < 3; ++round) {
-    const auto start = std::chrono::steady_clock::now();
-    pool.parallel_for(static_cast<int64_t>(memory.size()) / kChunk, [&](int64_t chunk, int) {
-      uint64_t sums[8] = {};
-      for (int64_t i = 0; i < kChunk; i += 8) {
-        for (int j = 0; j < 8; ++j) sums[j] += memory[chunk * kChunk + i + j];
-      }
-      for (uint64_t& sum : sums) benchmark::DoNotOptimize(sum);
-    });
-    best = std::max(best, static_cast<double>(memory.size()) * 8 / seconds_since(start));
-  }
-  return best;
-}
 
 struct Shape {
   int num_heads, num_kv_heads, head_dim;
@@ -76,12 +32,14 @@ struct Problem {
     const int blocks_each = (context + kBlockSize - 1) / kBlockSize;
     const int64_t num_blocks = int64_t{num_seqs} * blocks_each;
     cache_bytes = num_blocks * kv_block_bytes_cpu(kBlockSize, shape.num_kv_heads, shape.head_dim);
+    cache = allocate_host(cache_bytes);
     cols = int64_t{shape.num_heads} * shape.head_dim;
     num_tokens = int64_t{num_seqs} * num_rows;
     std::mt19937 random(1);
-    cache.resize(cache_bytes / 2 + 32);
-    for (uint16_t& value : cache)
-      value = to_bf16(static_cast<int>(random() % 257) / 128.0f - 1).bits;
+    auto* values = reinterpret_cast<uint16_t*>(cache.data());
+    for (int64_t i = 0; i < cache_bytes / 2; ++i) {
+      values[i] = to_bf16(static_cast<int>(random() % 257) / 128.0f - 1).bits;
+    }
     q.resize(num_tokens * cols);
     for (uint16_t& value : q) value = to_bf16(static_cast<int>(random() % 257) / 128.0f - 1).bits;
     out.resize(q.size());
@@ -95,15 +53,13 @@ struct Problem {
   }
 
   AttentionArgs args() {
-    auto* data = reinterpret_cast<std::byte*>(cache.data());
-    data += 64 - reinterpret_cast<uintptr_t>(data) % 64;
     AttentionArgs args;
     args.q = dense(q.data(), DType::kBF16, num_tokens, cols);
     args.out = dense(out.data(), DType::kBF16, num_tokens, cols);
     args.num_heads = shape.num_heads;
     args.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-    args.cache = {data, static_cast<int64_t>(block_table.size()), kBlockSize, shape.num_kv_heads,
-                  shape.head_dim};
+    args.cache = {cache.data(), static_cast<int64_t>(block_table.size()), kBlockSize,
+                  shape.num_kv_heads, shape.head_dim};
     args.batch = {static_cast<int>(context_len.size()),
                   num_tokens,
                   query_start.data(),
@@ -117,7 +73,8 @@ struct Problem {
   Shape shape;
   int64_t cache_bytes, cols, num_tokens, stride;
   double positions_seen;
-  std::vector<uint16_t> cache, q, out;
+  Buffer cache;
+  std::vector<uint16_t> q, out;
   std::vector<int32_t> block_table, query_start, context_len;
 };
 
@@ -135,21 +92,26 @@ void BM_Attention(benchmark::State& state) {
   std::vector<std::byte> scratch(attention_scratch_bytes(limits, best_isa(), num_threads) + 64);
   std::byte* aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
   const AttentionArgs args = problem.args();
+  const auto start = std::chrono::steady_clock::now();
   for (auto _ : state) attention(args, best_isa(), pool, aligned);
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
 
   const double rounds = static_cast<double>(state.iterations());
   using benchmark::Counter;
-  state.counters["us_per_token"] =
-      Counter(rounds * static_cast<double>(problem.num_tokens) / num_threads * 1e-6,
+  state.counters["core_time_per_token"] =
+      Counter(rounds * static_cast<double>(problem.num_tokens) / num_threads,
               Counter::kIsRate | Counter::kInvert);
   if (state.range(3) == 1) {
-    static const double bytes_a_second = [&] { return read_rate(pool); }();
-    state.counters["of_bound"] = Counter(
-        rounds * static_cast<double>(problem.cache_bytes) / bytes_a_second, Counter::kIsRate);
-  } else if (has_isa(Isa::kAvx512)) {
-    static const double operations_a_second = product_rate();
-    state.counters["of_bound"] = Counter(
-        rounds * problem.num_operations() / operations_a_second / num_threads, Counter::kIsRate);
+    static const double bytes_a_second = read_bandwidth(pool);
+    state.counters["of_bound"] =
+        rounds * static_cast<double>(problem.cache_bytes) / bytes_a_second / elapsed.count();
+  } else if (has_isa(Isa::kAvx2)) {
+    static const double operations_a_second = [] {
+      WorkerPool one(1);
+      return peak_flops(best_isa(), one);
+    }();
+    state.counters["of_bound"] =
+        rounds * problem.num_operations() / operations_a_second / num_threads / elapsed.count();
   }
 }
 BENCHMARK(BM_Attention)
@@ -159,7 +121,9 @@ BENCHMARK(BM_Attention)
     ->Args({0, 16, 100, 100, 1})
     ->Args({1, 1, 1024, 1024, 1})
     ->Args({1, 1, 4096, 256, 2})
-    ->Args({0, 64, 1000, 1, 2})  // decode
+    ->Args({0, 64, 1000, 1, 1})  // decode
+    ->Args({0, 64, 1000, 1, 2})
+    ->Args({1, 1, 32768, 1, 1})
     ->Args({1, 1, 32768, 1, 2})
     ->Args({1, 16, 4096, 1, 2})
     ->UseRealTime()

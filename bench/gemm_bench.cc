@@ -49,8 +49,13 @@ void fill(Buffer& buffer) {
   }
 }
 
-void linear_bench(benchmark::State& state, Isa isa, int num_threads, int64_t num_tokens,
-                  int64_t num_rows, int64_t num_cols, bool is_cold) {
+void linear_bench(benchmark::State& state,
+                  Isa isa,
+                  int num_threads,
+                  int64_t num_tokens,
+                  int64_t num_rows,
+                  int64_t num_cols,
+                  bool is_cold) {
   WorkerPool& pool = pool_of(num_threads);
   const double peak = cached_peak(isa, num_threads);
   const double bandwidth = cached_bandwidth(num_threads);
@@ -79,8 +84,8 @@ void linear_bench(benchmark::State& state, Isa isa, int num_threads, int64_t num
     state.counters["of_peak"] = Counter(flops / peak, Counter::kIsIterationInvariantRate);
   }
   if (is_cold && num_tokens <= 16) {
-    state.counters["of_read_bandwidth"] = Counter(static_cast<double>(weight_bytes) / bandwidth,
-                                                  Counter::kIsIterationInvariantRate);
+    state.counters["of_read_bandwidth"] =
+        Counter(static_cast<double>(weight_bytes) / bandwidth, Counter::kIsIterationInvariantRate);
   }
 }
 
@@ -88,26 +93,27 @@ struct Shape {
   const char* name;
   int64_t num_rows;
   int64_t num_cols;
+  bool is_cold;
 };
 
 void register_all() {
   const int max_threads = static_cast<int>(std::thread::hardware_concurrency());
-  const Shape shapes[] = {{"2048x2048", 2048, 2048},
-                          {"demo_qkv_512x256", 512, 256},
-                          {"demo_lm_head_8192x256", 8192, 256},
-                          {"demo_down_256x64", 256, 64}};
+  const Shape shapes[] = {{"2048x2048", 2048, 2048, true},
+                          {"2048x2048", 2048, 2048, false},
+                          {"demo_qkv_512x256", 512, 256, false},
+                          {"demo_lm_head_8192x256", 8192, 256, false},
+                          {"demo_down_256x64", 256, 64, false}};
   for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (!has_isa(isa)) continue;
     for (const Shape& shape : shapes) {
       for (int num_threads : {1, max_threads}) {
         for (int64_t num_tokens : {1, 4, 16, 64, 256, 2048}) {
-          const bool is_cold = shape.num_rows == 2048;
           const std::string name = "linear/" + std::string(isa_name(isa)) + "/" + shape.name +
-                                   (is_cold ? "/cold" : "/warm") + "/threads:" +
-                                   std::to_string(num_threads) +
+                                   (shape.is_cold ? "/cold" : "/warm") +
+                                   "/threads:" + std::to_string(num_threads) +
                                    "/tokens:" + std::to_string(num_tokens);
           benchmark::RegisterBenchmark(name.c_str(), linear_bench, isa, num_threads, num_tokens,
-                                       shape.num_rows, shape.num_cols, is_cold)
+                                       shape.num_rows, shape.num_cols, shape.is_cold)
               ->UseRealTime()
               ->MinTime(0.1);
         }
@@ -128,14 +134,12 @@ int main(int argc, char** argv) {
     for (augur::cpu::Isa isa :
          {augur::cpu::Isa::kAvx2, augur::cpu::Isa::kAvx512, augur::cpu::Isa::kAmx}) {
       if (!augur::cpu::has_isa(isa)) continue;
-      benchmark::AddCustomContext(
-          "peak GFLOP/s, " + std::string(augur::cpu::isa_name(isa)) + ", " +
-              std::to_string(num_threads) + " threads",
-          std::to_string(augur::cpu::cached_peak(isa, num_threads) * 1e-9));
+      benchmark::AddCustomContext("peak GFLOP/s, " + std::string(augur::cpu::isa_name(isa)) + ", " +
+                                      std::to_string(num_threads) + " threads",
+                                  std::to_string(augur::cpu::cached_peak(isa, num_threads) * 1e-9));
     }
-    benchmark::AddCustomContext(
-        "read GB/s, " + std::to_string(num_threads) + " threads",
-        std::to_string(augur::cpu::cached_bandwidth(num_threads) * 1e-9));
+    benchmark::AddCustomContext("read GB/s, " + std::to_string(num_threads) + " threads",
+                                std::to_string(augur::cpu::cached_bandwidth(num_threads) * 1e-9));
   }
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

@@ -94,10 +94,9 @@ void moe_bench(benchmark::State& state, Isa isa, MoeShape shape, int64_t num_tok
   Buffer x = allocate_host(num_tokens * shape.hidden_size * 2);
   std::memset(x.data(), 0x3c, x.num_bytes());
   Buffer out = allocate_host(num_tokens * shape.hidden_size * 4);
-  Buffer scratch = allocate_host(moe_scratch_bytes({num_tokens, shape.hidden_size,
-                                                    shape.intermediate_size, 0, shape.num_experts,
-                                                    shape.top_k},
-                                                   isa));
+  Buffer scratch = allocate_host(moe_scratch_bytes(
+      {num_tokens, shape.hidden_size, shape.intermediate_size, 0, shape.num_experts, shape.top_k},
+      isa));
   MoeArgs args;
   args.x = dense(x.data(), DType::kBF16, num_tokens, shape.hidden_size);
   args.weights = weights.data();

@@ -41,11 +41,10 @@ void onednn_bench(benchmark::State& state, int64_t num_tokens, int64_t num_rows,
   Buffer out = allocate_host(num_tokens * num_rows * 4);
   std::vector<std::unordered_map<int, memory>> args;
   for (int64_t copy = 0; copy < num_copies; ++copy) {
-    args.push_back(
-        {{DNNL_ARG_SRC, memory(x_desc, engine, x.data())},
-         {DNNL_ARG_WEIGHTS,
-          memory(desc.weights_desc(), engine, weights.data() + copy * weight_bytes)},
-         {DNNL_ARG_DST, memory(out_desc, engine, out.data())}});
+    args.push_back({{DNNL_ARG_SRC, memory(x_desc, engine, x.data())},
+                    {DNNL_ARG_WEIGHTS,
+                     memory(desc.weights_desc(), engine, weights.data() + copy * weight_bytes)},
+                    {DNNL_ARG_DST, memory(out_desc, engine, out.data())}});
   }
   size_t copy_idx = 0;
   for (auto _ : state) {

@@ -1,6 +1,6 @@
 // Encoding and decoding throughput of the tokenizers, on one thread.
 //
-// Text: the documents of tests/text/data/eval.jsonl in English prose (WordNet, the facts and the
+// Text: the documents of tests/data/eval.jsonl in English prose (WordNet, the facts and the
 // handbooks left out: "english"), and all of them ("mixed": code, tables, 10 languages).
 // bytes_per_second counts bytes of text. The bound of encoding is reading the text once for each
 // split pattern and once for the words; nobody comes near memory bandwidth here, so none is shown.
@@ -34,7 +34,7 @@ std::vector<std::string> load_documents(bool only_english) {
   std::vector<std::string> documents;
   simdjson::dom::parser parser;
   simdjson::dom::document_stream stream =
-      parser.load_many((kRoot / "tests/text/data/eval.jsonl").string()).value();
+      parser.load_many((kRoot / "tests/data/eval.jsonl").string()).value();
   for (const simdjson::dom::element document : stream) {
     if (only_english && !is_english_prose(document["domain"])) continue;
     documents.emplace_back(std::string_view(document["text"]));

@@ -96,7 +96,7 @@ int run(int argc, char** argv) {
   const EngineOptions engine_options{.max_batch_size = limits.max_seqs,
                                      .max_tokens_per_step = limits.max_tokens,
                                      .eos_token_ids = model->config().eos_token_ids};
-  Engine engine(engine_options, *model->decoder, make_text_streams(tokenizer));
+  Engine engine(engine_options, *model->decoder, tokenizer);
 
   JobResult result;
   {

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "configs/config_error.h"
-#include "engine/model/in_quotes.h"
+#include "engine/text/in_quotes.h"
 
 namespace augur {
 namespace {

@@ -153,8 +153,9 @@ void Engine::Impl::submit(Request request) {
                  .stop_matcher = StopMatcher(active->stop_strings, params.include_stop_in_output)});
     init_sequence(*active, active->sequences.back());
   }
-  scheduler_.add(*active);
+  ActiveRequest& added = *active;
   requests_.emplace(asked.id, std::move(active));
+  scheduler_.add(added);
 }
 
 void Engine::Impl::init_sequence(ActiveRequest& active, Sequence& sequence) const {

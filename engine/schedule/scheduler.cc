@@ -1,11 +1,23 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "kernels/require.h"
 
 namespace augur {
+namespace {
+
+// Sequences are at their longest at different times, so less than the sum of their growth is set
+// aside. Measured with fixed lengths in caches of 2 to 30 sequences: all of it leaves up to a fifth
+// of the cache unused; half of it recomputes up to 40 % of the rows, this up to 25 %, mostly 5 %.
+constexpr double kReservedShare = 0.75;
+
+// How fast the lengths seen so far are forgotten: about 16 sequences.
+constexpr double kLengthShareStep = 1.0 / 16;
+
+}  // namespace
 
 Scheduler::Scheduler(const ScheduleLimits& limits)
     : limits_(limits), allocator_(limits.num_blocks) {
@@ -54,7 +66,7 @@ const std::vector<ScheduledRows>& Scheduler::plan() {
   // Prefill chunks. Their blocks are there since admission.
   int64_t growth_reserve = 0;
   for (Sequence* sequence : running_) {
-    if (can_grow(*sequence)) ++growth_reserve;
+    growth_reserve += reserve_of(*sequence, static_cast<int64_t>(sequence->blocks.size()));
     const int64_t num_rows = std::min(sequence->num_pending(), num_rows_left);
     if (sequence->num_pending() == 1 || num_rows == 0) continue;
     plan_.push_back({sequence, num_rows});
@@ -94,6 +106,7 @@ void Scheduler::end(Sequence& sequence) {
       waiting_.erase(&sequence);
       break;
     case Sequence::State::kRunning:
+      if (sequence.generates) learn_length(sequence);
       release_blocks(sequence);
       remove_from_running(sequence);
       break;
@@ -104,8 +117,20 @@ void Scheduler::end(Sequence& sequence) {
   if (--request.num_live == 0 && !request.prefix_blocks.empty()) drop_prefix(request);
 }
 
-bool Scheduler::can_grow(const Sequence& sequence) const {
-  return static_cast<int64_t>(sequence.blocks.size()) < blocks_for(sequence.max_positions);
+int64_t Scheduler::reserve_of(const Sequence& sequence, int64_t num_blocks) const {
+  const int64_t most = blocks_for(sequence.max_positions);
+  if (num_blocks >= most) return 0;
+  const int64_t at_first = blocks_for(sequence.prompt_rows);
+  const double at_last =
+      static_cast<double>(at_first) + length_share_ * static_cast<double>(most - at_first);
+  const double growth = at_last - static_cast<double>(num_blocks);
+  return std::max<int64_t>(1, std::llround(kReservedShare * growth));
+}
+
+void Scheduler::learn_length(const Sequence& sequence) {
+  const double most = static_cast<double>(sequence.max_length - sequence.prompt_rows);
+  const double share = static_cast<double>(sequence.completion.output_ids.size()) / most;
+  length_share_ += kLengthShareStep * (share - length_share_);
 }
 
 bool Scheduler::admit(int64_t& growth_reserve) {
@@ -114,10 +139,9 @@ bool Scheduler::admit(int64_t& growth_reserve) {
   const ActiveRequest& request = *sequence.request;
   const int64_t num_shared = static_cast<int64_t>(request.prefix_blocks.size());
   const int64_t num_blocks = blocks_for(sequence.num_known());
-  const bool grows = num_blocks < blocks_for(sequence.max_positions);
-  // With room to take a block more, and the same for each that runs. That is never too much for one
-  // that would run alone.
-  const int64_t num_needed = num_blocks - num_shared + growth_reserve + (grows ? 1 : 0);
+  const int64_t own_reserve = reserve_of(sequence, num_blocks);
+  // Never more than max_positions needs when it would run alone.
+  const int64_t num_needed = num_blocks - num_shared + growth_reserve + own_reserve;
   if (!free_up(num_needed, &request)) return false;
 
   waiting_.erase(waiting_.begin());
@@ -131,7 +155,7 @@ bool Scheduler::admit(int64_t& growth_reserve) {
   // Usually the newest, but not when it was preempted or parked while newer ones were admitted.
   running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, Older()),
                   &sequence);
-  if (grows) ++growth_reserve;
+  growth_reserve += own_reserve;
   return true;
 }
 

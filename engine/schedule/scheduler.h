@@ -5,11 +5,12 @@
 // ones while rows, blocks and places last; always the oldest first.
 //
 // Blocks: a sequence is admitted with blocks for all the tokens it has then, so only decode takes
-// more later. It is admitted when, besides, every running sequence could take one more block, so
-// that admitting does not preempt at once. A decode that finds no block preempts the newest running
-// sequence, which gives back its blocks and waits, before all newer ones, to be recomputed.
-// The oldest sequence is therefore never held up, whatever the sizes, as long as each sequence
-// fits alone: no deadlock, and nobody starves.
+// more later. It is admitted when, besides, enough blocks stay free for the growth to be expected
+// of it and of those that run, judged by the share of their max_tokens that sequences used of late;
+// so preemption is rare. A decode that finds no block preempts the newest running sequence, which
+// gives back its blocks and waits, before all newer ones, to be recomputed. The oldest sequence is
+// therefore never held up, whatever the sizes, as long as each sequence fits alone: no deadlock,
+// and nobody starves.
 //
 // Sharing: sequences of one request share the full blocks before the prompt's last token. The
 // others are parked until the first has computed them, then begin behind them; what remains of the
@@ -70,9 +71,12 @@ class Scheduler {
     bool operator()(const Sequence* a, const Sequence* b) const { return a->age < b->age; }
   };
 
-  bool can_grow(const Sequence& sequence) const;
-  /// Admits the oldest waiting sequence if there is room for it. `growth_reserve`: how many running
-  /// sequences may take another block; kept up to date.
+  /// Blocks to keep free for the growth of a sequence that holds `num_blocks`: at least one while
+  /// it can grow, more where sequences use much of their max_tokens.
+  int64_t reserve_of(const Sequence& sequence, int64_t num_blocks) const;
+  void learn_length(const Sequence& sequence);
+  /// Admits the oldest waiting sequence if there is room for it. `growth_reserve`: blocks to keep
+  /// free for the sequences that run; kept up to date.
   bool admit(int64_t& growth_reserve);
   /// Makes room for the next position of a running sequence, preempting newer ones if it must.
   /// Returns false when it was itself the newest, and has been preempted.
@@ -96,6 +100,7 @@ class Scheduler {
   std::vector<ScheduledRows> plan_;
   int64_t num_parked_ = 0;
   int64_t next_age_ = 0;
+  double length_share_ = 0.25;  // of max_tokens that ended sequences used, smoothed
   int64_t num_preemptions_ = 0;
 };
 

@@ -1,4 +1,5 @@
 #include "engine/text/bpe_reader.h"
+#include "engine/text/in_quotes.h"
 
 #include <algorithm>
 #include <string_view>

@@ -316,16 +316,17 @@ Value Interpreter::call_macro(const MacroStatement& macro,
   for (size_t i = 0; i < num_positional; ++i) given[i] = &arguments.positional[i];
   Value caller = Value::undefined("No caller defined");
   Dict kwargs;
-  for (const auto& [name, value] : arguments.named) {
+  for (const auto& argument : arguments.named) {
+    const std::string& name = argument.first;
     const auto parameter =
         std::find_if(macro.parameters.begin() + static_cast<ptrdiff_t>(num_positional),
                      macro.parameters.end(), [&](const auto& p) { return p.text == name; });
     if (parameter != macro.parameters.end()) {
-      given[static_cast<size_t>(parameter - macro.parameters.begin())] = &value;
+      given[static_cast<size_t>(parameter - macro.parameters.begin())] = &argument.second;
     } else if (name == "caller" && macro.uses_caller) {
-      caller = value;
+      caller = argument.second;
     } else if (macro.uses_kwargs) {
-      kwargs.set(Value::text(name), value);
+      kwargs.set(Value::text(name), argument.second);
     } else {
       throw TemplateError(prefix + "takes no keyword argument '" + name + "'");
     }

@@ -201,7 +201,9 @@ StatementPointer Parser::parse_if() {
 
 StatementPointer Parser::parse_for() {
   auto statement = std::make_unique<ForStatement>(advance().line);
+  ++loop_depth_;  // `loop` is taken in the target already
   statement->target = parse_target(/*allows_attribute=*/false);
+  --loop_depth_;
   expect_name("in");
   statement->iterable = parse_tuple(/*allows_conditional=*/false, /*end_name=*/"recursive");
   if (skip_name("if")) statement->filter = parse_expression();

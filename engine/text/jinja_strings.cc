@@ -33,7 +33,7 @@ std::vector<Value> split_at_spaces(Runtime& runtime, std::string_view text, Inte
   std::vector<Value> parts;
   for (text = strip_left(text); !text.empty(); text = strip_left(text)) {
     if (limit-- == 0) {
-      add_part(runtime, strip_right(text), parts);
+      add_part(runtime, text, parts);
       break;
     }
     size_t end = 0;
@@ -51,7 +51,7 @@ std::vector<Value> rsplit_at_spaces(Runtime& runtime, std::string_view text, Int
   std::vector<Value> parts;
   for (text = strip_right(text); !text.empty(); text = strip_right(text)) {
     if (limit-- == 0) {
-      add_part(runtime, strip_left(text), parts);
+      add_part(runtime, text, parts);
       break;
     }
     size_t begin = text.size();

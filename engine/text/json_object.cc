@@ -1,16 +1,12 @@
 #include "engine/text/json_object.h"
 
 #include "configs/config_error.h"
+#include "engine/text/in_quotes.h"
 
 namespace augur {
 
 using simdjson::dom::element;
 using simdjson::dom::element_type;
-
-std::string in_quotes(std::string_view text) {
-  std::string result = "\"";
-  return result.append(text).append("\"");
-}
 
 std::string type_in_words(element value) {
   switch (value.type()) {

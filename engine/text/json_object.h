@@ -43,9 +43,6 @@ class JsonObject {
   std::string where_;
 };
 
-/// `text` between double quotes, for messages.
-std::string in_quotes(std::string_view text);
-
 /// The type of `element` in words: "a string", "an object", ...
 std::string type_in_words(simdjson::dom::element element);
 

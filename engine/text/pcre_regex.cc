@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -53,6 +54,19 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
+// The members of Oniguruma's classes, as PCRE2 writes them.
+constexpr std::string_view kSpace = "\\t-\\r\\x{85}\\p{Z}";
+constexpr std::string_view kWord =
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"
+    "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+constexpr std::string_view kHexDigit = "0-9A-Fa-f";
+// \w by itself has these too.
+constexpr std::string_view kLoneWord = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
+
+constexpr std::pair<std::string_view, std::string_view> kPosixClasses[] = {
+    {"space", kSpace},    {"word", kWord},      {"xdigit", kHexDigit},
+    {"digit", "\\p{Nd}"}, {"cntrl", "\\p{Cc}"}, {"punct", "\\p{P}\\p{S}"}};
+
 class Translator {
  public:
   Translator(std::string_view pattern, const std::string& where)
@@ -78,7 +92,8 @@ class Translator {
       } else if (c == '{') {
         translate_braces();
       } else {
-        if (c != '*' && c != '+' && c != '?') begin_atom();
+        const bool continues_character = (static_cast<unsigned char>(c) & 0xC0) == 0x80;
+        if (c != '*' && c != '+' && c != '?' && !continues_character) begin_atom();
         copy(1);
       }
     }
@@ -120,13 +135,7 @@ class Translator {
     const std::string_view rest = pattern_.substr(position_);
     if (rest.size() < 2) return copy(rest.size());
     // \S and \W in a class cannot be spelled out there; PCRE2's own differ from Oniguruma's in
-    // U+180E and a few symbols only.
-    static constexpr std::string_view kSpace = "\\t-\\r\\x{85}\\p{Z}";
-    static constexpr std::string_view kWord =
-        "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"
-        "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
-    static constexpr std::string_view kLoneWord = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
-    static constexpr std::string_view kHexDigit = "0-9A-Fa-f";
+    // U+180E and in marks.
     const auto spell = [&](std::string_view members, bool negated) {
       if (in_class && negated) return copy(2);
       if (!in_class) out_ += negated ? "[^" : "[";
@@ -147,6 +156,9 @@ class Translator {
         [[fallthrough]];
       case 'h':
         return spell(kHexDigit, rest[1] == 'H');
+      case 'b':
+      case 'B':
+        return in_class ? copy(2) : translate_word_boundary(/*negated=*/rest[1] == 'B');
       case 'u':
         if (rest.size() < 6) refuse("\\u needs four hexadecimal digits");
         out_ += "\\x{" + std::string(rest.substr(2, 4)) + "}";
@@ -158,6 +170,14 @@ class Translator {
       default:
         return copy(2);
     }
+  }
+
+  void translate_word_boundary(bool negated) {
+    const std::string word = "[" + std::string(kWord) + std::string(kLoneWord) + "]";
+    const std::string here = negated ? "(?=" : "(?!";
+    const std::string elsewhere = negated ? "(?!" : "(?=";
+    out_ += "(?:(?<=" + word + ")" + here + word + ")|(?<!" + word + ")" + elsewhere + word + "))";
+    position_ += 2;
   }
 
   // Since 10.40 PCRE2 reads \p{Han} as the script-extensions property; Oniguruma as the script.
@@ -185,9 +205,7 @@ class Translator {
       const std::string_view rest = pattern_.substr(position_);
       if (rest[0] == ']' && !is_first) return copy(1);
       if (rest.starts_with("[:")) {
-        const size_t end = rest.find(":]");
-        if (end == std::string_view::npos) refuse("a [: without :]");
-        copy(end + 2);
+        translate_posix_class(rest);
       } else if (rest[0] == '[') {
         refuse("a class inside a class is not supported here");
       } else if (rest.starts_with("&&")) {
@@ -198,6 +216,19 @@ class Translator {
         copy(1);
       }
     }
+  }
+
+  void translate_posix_class(std::string_view rest) {
+    const size_t end = rest.find(":]");
+    const std::string_view name = rest.substr(2, end == std::string_view::npos ? end : end - 2);
+    for (const auto& [known, members] : kPosixClasses) {
+      if (name != known || end == std::string_view::npos) continue;
+      out_ += members;
+      position_ += end + 2;
+      return;
+    }
+    refuse("the class [:" + std::string(name) +
+           ":] is not supported; supported: space, word, xdigit, digit, cntrl, punct");
   }
 
   // {n}, {n,}, {,m}, {n,m}, perhaps with a '+' that repeats the repeat; else a literal brace.

@@ -2,9 +2,10 @@
 // a finite automaton cannot run.
 //
 // The two dialects write mostly the same things; translate_to_pcre2 rewrites what they spell
-// alike but mean differently: \s \S \w \W \h \H, \uHHHH, x{n,m}+ (a repeated repeat, not a
-// possessive one), {,n}, (?m:..), property names that are scripts. Anchors ^ and $ are per line.
-// What has no counterpart (class intersection, nested classes) is refused.
+// alike but mean differently: \s \S \w \W \b \B \h \H, \uHHHH, x{n,m}+ (a repeated repeat, not a
+// possessive one), {,n}, (?m:..), POSIX classes, property names that are scripts. Anchors ^ and $
+// are per line. What has no counterpart (class intersection, nested classes) is refused. Letters
+// that fold to several ("ss" to sharp s, under (?i)) match only themselves in both cases.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 #include "engine/text/tokenizer.h"
+#include "engine/text/in_quotes.h"
 
 #include <algorithm>
 #include <fstream>

@@ -1,4 +1,5 @@
 #include "engine/text/tokenizer_components.h"
+#include "engine/text/in_quotes.h"
 
 #include <string>
 #include <string_view>

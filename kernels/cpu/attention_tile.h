@@ -16,6 +16,13 @@ namespace augur::cpu {
 
 constexpr int kChunkGroups = kAttentionChunk / kKvGroup;
 constexpr float kLowestScore = -3.0e38f;
+constexpr int kToSecondCache = 2;  // of __builtin_prefetch
+
+/// Where the 16 positions of each group of a chunk lie.
+struct ChunkGroups {
+  const std::byte* keys[kChunkGroups];
+  const std::byte* values[kChunkGroups];
+};
 
 /// What the steps of a tile share.
 template <typename V>
@@ -38,8 +45,9 @@ struct TileWork {
   alignas(64) float corrections[kAttentionRows];
   // Of the chunk under way: positions seen by some row, and their groups.
   int num_positions;
-  const std::byte* keys[kChunkGroups];
-  const std::byte* values[kChunkGroups];
+  ChunkGroups groups;
+  // Of the next chunk, fetched into the caches meanwhile; past the last one, the same again.
+  ChunkGroups next;
 };
 
 /// Calls body.template operator()<R>(row) for blocks of at most kRows rows.
@@ -67,7 +75,7 @@ inline void add_dots(typename V::F (&sums)[kRows][kVecs],
 }
 
 /// scores[r][position] = q[r] . k[position] for the groups of the chunk.
-template <typename V, int kRows>
+template <typename V, bool kFetchAhead, int kRows>
 inline void score_rows(TileWork<V>& work, int row) {
   constexpr int kVecs = V::kVecTile;
   const int num_pairs = work.tile.head_dim / 2;
@@ -75,16 +83,23 @@ inline void score_rows(TileWork<V>& work, int row) {
   for (int group = 0; group * kKvGroup < work.num_positions; group += kVecs) {
     typename V::F sums[kRows][kVecs];
     const std::byte* keys[kVecs];
+    const std::byte* next_keys[kVecs];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int n = 0; n < kVecs; ++n) sums[r][n] = V::zero();
     }
-    for (int n = 0; n < kVecs; ++n) keys[n] = work.keys[group + n];
+    for (int n = 0; n < kVecs; ++n) {
+      keys[n] = work.groups.keys[group + n];
+      next_keys[n] = work.next.keys[group + n];
+    }
     for (int pair = 0; pair < num_pairs; ++pair) {
       typename V::Pairs k[kVecs];
 #pragma GCC unroll 2
-      for (int n = 0; n < kVecs; ++n) k[n] = V::load_pairs(keys[n] + pair * 64);
+      for (int n = 0; n < kVecs; ++n) {
+        k[n] = V::load_pairs(keys[n] + pair * 64);
+        if constexpr (kFetchAhead) __builtin_prefetch(next_keys[n] + pair * 64, 0, kToSecondCache);
+      }
       add_dots<V, kRows, kVecs>(sums, q + pair, num_pairs, k);
     }
     float* scores = work.scores + row * kAttentionChunk + group * kKvGroup;
@@ -160,7 +175,7 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
 }
 
 /// result[r][col] = result * correction + p[r] v[.][col] over the chunk, for kVecs x 16 columns.
-template <typename V, int kRows, int kVecs>
+template <typename V, bool kFetchAhead, int kRows, int kVecs>
 inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
   constexpr int kPairsOfGroup = kKvGroup / 2;
   const int64_t row_bytes = work.padded_head_dim * int64_t{4};
@@ -175,35 +190,37 @@ inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
       sums[r][n] = V::mul(V::load(to + r * work.row_floats + n * 16), correction);
     }
   }
-  const std::byte* values = nullptr;
-  typename V::Pairs v[kVecs];
-  int position = 0;
-  const auto load_values = [&] {
-    if (position % kKvGroup == 0) values = work.values[position / kKvGroup] + col * 4;
+  const auto add_pair = [&](int position, const std::byte* values, bool is_half) {
+    typename V::Pairs v[kVecs];
 #pragma GCC unroll 2
-    for (int n = 0; n < kVecs; ++n) v[n] = V::load_pairs(values + n * 64);
-  };
-  for (; position + kKvGroup <= work.num_positions; position += kKvGroup) {
-    load_values();
-#pragma GCC unroll 8
-    for (int pair = 0; pair < kPairsOfGroup; ++pair) {
-      if (pair > 0) {
-#pragma GCC unroll 2
-        for (int n = 0; n < kVecs; ++n) v[n] = V::load_pairs(values + pair * row_bytes + n * 64);
-      }
-      add_dots<V, kRows, kVecs>(sums, p + position / 2 + pair, kAttentionChunk / 2, v);
-    }
-  }
-  for (; position < work.num_positions; position += 2) {
-    load_values();
-    values += row_bytes;
-    if (position + 1 == work.num_positions) {
+    for (int n = 0; n < kVecs; ++n) {
+      v[n] = V::load_pairs(values + n * 64);
       // The other half belongs to a position not written yet: whatever lies there must not
       // count, and 0 times a NaN would.
-#pragma GCC unroll 2
-      for (int n = 0; n < kVecs; ++n) v[n] = V::first_of_pairs(v[n]);
+      if (is_half) v[n] = V::first_of_pairs(v[n]);
     }
     add_dots<V, kRows, kVecs>(sums, p + position / 2, kAttentionChunk / 2, v);
+  };
+  int position = 0;
+  for (; position + kKvGroup <= work.num_positions; position += kKvGroup) {
+    const std::byte* values = work.groups.values[position / kKvGroup] + col * 4;
+    const std::byte* next = work.next.values[position / kKvGroup] + col * 4;
+#pragma GCC unroll 8
+    for (int pair = 0; pair < kPairsOfGroup; ++pair) {
+      add_pair(position + 2 * pair, values + pair * row_bytes, /*is_half=*/false);
+      if constexpr (kFetchAhead) {
+#pragma GCC unroll 2
+        for (int n = 0; n < kVecs; ++n) {
+          __builtin_prefetch(next + pair * row_bytes + n * 64, 0, kToSecondCache);
+        }
+      }
+    }
+  }
+  if (position < work.num_positions) {
+    const std::byte* values = work.groups.values[position / kKvGroup] + col * 4;
+    for (; position < work.num_positions; position += 2, values += row_bytes) {
+      add_pair(position, values, /*is_half=*/position + 1 == work.num_positions);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -212,22 +229,49 @@ inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
   }
 }
 
+/// Finds the groups of the chunk at `start`, of a context that ends at `end`, which is behind it.
 template <typename V>
-inline void find_groups(TileWork<V>& work, int64_t chunk_start) {
-  const AttentionTile& tile = work.tile;
-  const int num_groups = (work.num_positions + kKvGroup - 1) / kKvGroup;
-  for (int group = 0; group < num_groups; ++group) {
-    const int64_t position = chunk_start + group * kKvGroup;
-    const std::byte* head = tile.cache + tile.block_table[position / tile.block_size] *
-                                             static_cast<int64_t>(tile.block_bytes);
+inline ChunkGroups find_groups(const AttentionTile& tile, int64_t start, int64_t end) {
+  ChunkGroups groups;
+  for (int group = 0; group < kChunkGroups; ++group) {
+    const int64_t position = start + group * kKvGroup;
+    if (position >= end) {
+      // Scores come kVecTile groups at a time; what an odd one adds is not looked at.
+      groups.keys[group] = groups.keys[group - 1];
+      groups.values[group] = groups.values[group - 1];
+      continue;
+    }
+    const std::byte* head =
+        tile.cache + tile.block_table[position / tile.block_size] * tile.block_bytes;
     const int64_t group_in_block = position % tile.block_size / kKvGroup;
-    work.keys[group] = head + group_in_block * tile.key_group_bytes;
-    work.values[group] = head + tile.values_offset + group_in_block * tile.value_group_bytes;
+    groups.keys[group] = head + group_in_block * tile.key_group_bytes;
+    groups.values[group] = head + tile.values_offset + group_in_block * tile.value_group_bytes;
   }
-  // Scores come kVecTile groups at a time; what an odd one adds is not looked at.
-  for (int group = num_groups; group < kChunkGroups; ++group) {
-    work.keys[group] = work.keys[num_groups - 1];
-  }
+  return groups;
+}
+
+/// Scores, probabilities and values of the chunk at `start`. kFetchAhead: with one block of rows
+/// (decode) memory is what takes the time; with more, keys and values come from a cache and the
+/// prefetches would only be in the way.
+template <typename V, bool kFetchAhead>
+inline void attend_chunk(TileWork<V>& work, int64_t start, float* result) {
+  const int num_rows = work.tile.num_rows;
+  auto score = [&]<int kRows>(int row) { score_rows<V, kFetchAhead, kRows>(work, row); };
+  for_row_blocks<V::kRowTile>(num_rows, score);
+  softmax_chunk(work, start);
+  auto add_values = [&]<int kRows>(int row) {
+    constexpr int kVecs = V::kVecTile;
+    int col = 0;
+    for (; col + kVecs * 16 <= work.padded_head_dim; col += kVecs * 16) {
+      value_columns<V, kFetchAhead, kRows, kVecs>(work, row, col, result);
+    }
+    if constexpr (kVecs > 1) {
+      if (col < work.padded_head_dim) {
+        value_columns<V, kFetchAhead, kRows, 1>(work, row, col, result);
+      }
+    }
+  };
+  for_row_blocks<V::kRowTile>(num_rows, add_values);
 }
 
 /// One split's partial result of every row of the tile.
@@ -249,20 +293,15 @@ inline void attend_split(TileWork<V>& work, int64_t split, float* result) {
        start += kAttentionChunk) {
     work.num_positions =
         static_cast<int>(end - start < kAttentionChunk ? end - start : kAttentionChunk);
-    find_groups(work, start);
-    auto score = [&]<int kRows>(int row) { score_rows<V, kRows>(work, row); };
-    for_row_blocks<V::kRowTile>(num_rows, score);
-    softmax_chunk(work, start);
-    auto add_values = [&]<int kRows>(int row) {
-      int col = 0;
-      for (; col + V::kVecTile * 16 <= work.padded_head_dim; col += V::kVecTile * 16) {
-        value_columns<V, kRows, V::kVecTile>(work, row, col, result);
-      }
-      if constexpr (V::kVecTile > 1) {
-        if (col < work.padded_head_dim) value_columns<V, kRows, 1>(work, row, col, result);
-      }
-    };
-    for_row_blocks<V::kRowTile>(num_rows, add_values);
+    const int64_t next_start = start + kAttentionChunk;
+    if (start == split_start) work.groups = find_groups<V>(tile, start, end);
+    work.next = next_start < end ? find_groups<V>(tile, next_start, end) : work.groups;
+    if (num_rows <= V::kRowTile) {
+      attend_chunk<V, /*kFetchAhead=*/true>(work, start, result);
+    } else {
+      attend_chunk<V, /*kFetchAhead=*/false>(work, start, result);
+    }
+    work.groups = work.next;
   }
   for (int row = 0; row < num_rows; ++row) {
     float* totals = result + row * work.row_floats + work.padded_head_dim;

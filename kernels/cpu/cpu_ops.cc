@@ -51,8 +51,8 @@ class CpuOps final : public Ops {
   int64_t workspace_bytes(const StepLimits& limits) const override {
     const int num_threads = pool_.num_threads();
     const int64_t num_rows = std::max(limits.max_tokens, limits.max_logit_rows);
-    const int64_t widest = std::max({limits.hidden_size, limits.num_heads * limits.head_dim,
-                                     limits.mlp_intermediate_size});
+    const int64_t widest = std::max(
+        {limits.hidden_size, limits.num_heads * limits.head_dim, limits.mlp_intermediate_size});
     int64_t bytes = std::max({
         cpu::linear_scratch_bytes(num_rows, widest, isa_),
         cpu::mlp_scratch_bytes(limits.max_tokens, limits.hidden_size, limits.mlp_intermediate_size,
@@ -81,8 +81,12 @@ class CpuOps final : public Ops {
   int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const override {
     return cpu::tiled_bytes(num_rows, num_cols);
   }
-  void pack_rows(std::byte* to, int64_t num_rows, int64_t num_cols, int64_t first_row,
-                 int64_t count, const Bf16* from_host) const override {
+  void pack_rows(std::byte* to,
+                 int64_t num_rows,
+                 int64_t num_cols,
+                 int64_t first_row,
+                 int64_t count,
+                 const Bf16* from_host) const override {
     cpu::pack_rows_tiled(to, num_rows, num_cols, first_row, count, from_host);
   }
   int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {

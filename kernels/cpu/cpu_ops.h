@@ -13,7 +13,8 @@ namespace augur {
 /// each with `pin_threads`. Without `isa` the best of this machine.
 /// Requires num_threads >= 1 and has_isa(isa).
 /// Results are the same for any number of threads, not for different instruction sets.
-std::unique_ptr<Ops> make_cpu_ops(int num_threads, std::optional<cpu::Isa> isa = {},
+std::unique_ptr<Ops> make_cpu_ops(int num_threads,
+                                  std::optional<cpu::Isa> isa = {},
                                   bool pin_threads = false);
 
 }  // namespace augur

@@ -54,6 +54,7 @@ struct PackTokensArgs {
 struct GemmUnit {
   int64_t token_group;  // blocks of packed tokens begin at multiples of this
   int64_t panel_group;  // blocks of this many panels (and multiples) run best
+  int64_t block_bytes;  // bf16 tokens of one block that stay in L2 beside the weights
   int64_t (*packed_bytes)(int64_t num_tokens, int64_t num_col_tiles);
   void (*pack_tokens)(const PackTokensArgs& args);
   void (*multiply)(const GemmBlock& block);

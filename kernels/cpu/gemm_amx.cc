@@ -4,8 +4,6 @@
 // weight tiles are the B operand as they lie. Every product uses whole tiles, whatever the number
 // of tokens: rows beyond them hold leftovers, whose results are never stored. So each result is
 // one chain of products along the columns, the same for any number of tokens.
-// Sums of a long product leave the tile registers between blocks of columns as float32, which
-// loses nothing.
 #include <immintrin.h>
 
 #include <cstring>
@@ -17,11 +15,7 @@ namespace augur::cpu {
 namespace {
 
 constexpr int64_t kTile = 1024;  // bytes
-// Two panels of 16 column tiles are 32 KiB: they stay in L1 while the tokens pass over them.
-constexpr int64_t kColTilesPerBlock = 16;
-// Sums of one block between blocks of columns: 256 tokens x 32 rows are 32 KiB of stack.
-constexpr int64_t kTokensPerBlock = 256;
-
+// Static, because the compiler's intrinsic declares that it reads only the first eight bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -29,31 +23,44 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t num_rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+constexpr TileConfig kTileConfig;
 
-// Sums of 16 tokens x 16 rows, one after another for each (token tile, panel) of a block.
+// Sums of 16 tokens x 16 rows.
 struct alignas(64) Sums {
   float values[16][16];
 };
 
+// The two panels that are read next, brought to L2 line after line while others are multiplied: in
+// order, so that the hardware's prefetching joins in, and evenly, so that loads of tiles need not
+// wait. They may lie past the matrix, where that does no harm.
+struct Ahead {
+  const std::byte* next[2];
+  int64_t num_lines;  // still to come, of each
+  int64_t lines_per_step;
+
+  void step() {
+    const int64_t count = num_lines < lines_per_step ? num_lines : lines_per_step;
+    for (int64_t i = 0; i < count; ++i) {
+      _mm_prefetch(next[0], _MM_HINT_T1);
+      _mm_prefetch(next[1], _MM_HINT_T1);
+      next[0] += 64;
+      next[1] += 64;
+    }
+    num_lines -= count;
+  }
+};
+
 // Sums of one token tile and up to four panels. Registers 0 to 3 are sums, 4 tokens, 5 to 7
-// weights. panels[p] points at the first column tile of the block.
+// weights.
 template <int kPanels>
 void one_by(const std::byte* tokens,
             const std::byte* const* panels,
             int64_t num_tiles,
-            bool is_first,
             Sums* sums) {
-  if (is_first) {
-    _tile_zero(0);
-    if (kPanels > 1) _tile_zero(1);
-    if (kPanels > 2) _tile_zero(2);
-    if (kPanels > 3) _tile_zero(3);
-  } else {
-    _tile_loadd(0, sums[0].values, 64);
-    if (kPanels > 1) _tile_loadd(1, sums[1].values, 64);
-    if (kPanels > 2) _tile_loadd(2, sums[2].values, 64);
-    if (kPanels > 3) _tile_loadd(3, sums[3].values, 64);
-  }
+  _tile_zero(0);
+  if (kPanels > 1) _tile_zero(1);
+  if (kPanels > 2) _tile_zero(2);
+  if (kPanels > 3) _tile_zero(3);
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int64_t offset = tile * kTile;
     _tile_loadd(4, tokens + offset, 64);
@@ -84,21 +91,15 @@ void two_by_two(const std::byte* tokens,
                 int64_t token_tile_bytes,
                 const std::byte* const* panels,
                 int64_t num_tiles,
-                bool is_first,
+                Ahead& ahead,
                 Sums* sums) {
-  if (is_first) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  } else {
-    _tile_loadd(0, sums[0].values, 64);
-    _tile_loadd(1, sums[1].values, 64);
-    _tile_loadd(2, sums[2].values, 64);
-    _tile_loadd(3, sums[3].values, 64);
-  }
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int64_t offset = tile * kTile;
+    ahead.step();
     _tile_loadd(6, panels[0] + offset, 64);
     _tile_loadd(4, tokens + offset, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -154,48 +155,41 @@ void multiply_one_tile(const GemmBlock& block,
   Sums sums[kPanels];
   const std::byte* const tokens =
       block.tokens + block.first_token / 16 * block.num_col_tiles * kTile;
-  one_by<kPanels>(tokens, panels, block.num_col_tiles, /*is_first=*/true, sums);
+  one_by<kPanels>(tokens, panels, block.num_col_tiles, sums);
   store_tile(block, block.first_token, first_panel, kPanels, sums);
 }
 
 // Many tokens by one or two panels (kGated: a gate panel and its up panel).
 template <int kPanels>
 void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int64_t first_panel) {
-  Sums sums[kTokensPerBlock / 16 * kPanels];
-  const int64_t token_tile_bytes = block.num_col_tiles * kTile;
-  const int64_t end_token = block.first_token + block.num_tokens;
-  for (int64_t begin = block.first_token; begin < end_token; begin += kTokensPerBlock) {
-    const int64_t num_left = end_token - begin;
-    const int64_t num_token_tiles =
-        ((num_left < kTokensPerBlock ? num_left : kTokensPerBlock) + 15) / 16;
-    const std::byte* const tokens = block.tokens + begin / 16 * token_tile_bytes;
-    for (int64_t col_tile = 0; col_tile < block.num_col_tiles; col_tile += kColTilesPerBlock) {
-      const int64_t tiles_left = block.num_col_tiles - col_tile;
-      const int64_t num_tiles = tiles_left < kColTilesPerBlock ? tiles_left : kColTilesPerBlock;
-      const bool is_first = col_tile == 0;
-      const bool is_last = num_tiles == tiles_left;
-      const std::byte* part[kPanels];
-      for (int p = 0; p < kPanels; ++p) part[p] = panels[p] + col_tile * kTile;
-      for (int64_t t = 0; t < num_token_tiles;) {
-        const std::byte* const from = tokens + t * token_tile_bytes + col_tile * kTile;
-        const int64_t num_now = kPanels == 2 && t + 2 <= num_token_tiles ? 2 : 1;
-        if (num_now == 2) {
-          two_by_two(from, token_tile_bytes, part, num_tiles, is_first, sums + t * kPanels);
-        } else {
-          one_by<kPanels>(from, part, num_tiles, is_first, sums + t * kPanels);
-        }
-        for (int64_t i = t; is_last && i < t + num_now; ++i) {
-          store_tile(block, begin + i * 16, first_panel, kPanels, sums + i * kPanels);
-        }
-        t += num_now;
-      }
+  const int64_t tile_row_bytes = block.num_col_tiles * kTile;  // of tokens and of weights alike
+  const int64_t num_token_tiles = (block.num_tokens + 15) / 16;
+  const std::byte* const tokens = block.tokens + block.first_token / 16 * tile_row_bytes;
+  const int64_t num_pairs = (num_token_tiles + 1) / 2;
+  const int64_t distance = (block.output == GemmOutput::kGated ? 1 : kPanels) * tile_row_bytes;
+  Ahead ahead = {{panels[0] + distance, panels[kPanels - 1] + distance},
+                 block.num_col_tiles * 16,
+                 (16 + num_pairs - 1) / num_pairs};
+  Sums sums[2 * kPanels];
+  for (int64_t t = 0; t < num_token_tiles; t += 2) {
+    const std::byte* const from = tokens + t * tile_row_bytes;
+    const bool is_pair = t + 2 <= num_token_tiles;
+    if (kPanels == 2 && is_pair) {
+      two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, sums);
+    } else {
+      one_by<kPanels>(from, panels, block.num_col_tiles, sums);
+      if (is_pair)
+        one_by<kPanels>(from + tile_row_bytes, panels, block.num_col_tiles, sums + kPanels);
+    }
+    store_tile(block, block.first_token + t * 16, first_panel, kPanels, sums);
+    if (is_pair) {
+      store_tile(block, block.first_token + (t + 1) * 16, first_panel, kPanels, sums + kPanels);
     }
   }
 }
 
 void multiply(const GemmBlock& block) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&kTileConfig);
   const int64_t panel_bytes = block.num_col_tiles * kTile;
   const auto weights = [&](int64_t panel) { return block.weights + panel * panel_bytes; };
   const auto up = [&](int64_t panel) { return block.up + panel * panel_bytes; };
@@ -250,7 +244,8 @@ void pack_tokens(const PackTokensArgs& args) {
 
 }  // namespace
 
-const GemmUnit kAmxGemm = {/*token_group=*/16, /*panel_group=*/4, packed_bytes, pack_tokens,
-                           multiply};
+const GemmUnit kAmxGemm = {
+    /*token_group=*/16, /*panel_group=*/4, /*block_bytes=*/1 << 20,
+    packed_bytes,       pack_tokens,       multiply};
 
 }  // namespace augur::cpu

@@ -14,7 +14,8 @@ struct Avx2 {
 
 }  // namespace
 
-const GemmUnit kAvx2Gemm = {/*token_group=*/1, /*panel_group=*/4, packed_bytes, pack_tokens,
-                            multiply<Avx2>};
+const GemmUnit kAvx2Gemm = {
+    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/256 << 10,
+    packed_bytes,      pack_tokens,       multiply<Avx2>};
 
 }  // namespace augur::cpu

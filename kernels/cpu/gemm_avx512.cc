@@ -43,7 +43,9 @@ inline __m512bh broadcast_pair(const uint16_t* from) {
 // panels. On the way, kAhead of the panels after them, from number `first_ahead` on, are brought
 // from memory to the cache; they may lie past the matrix, where that does no harm.
 template <bool kIsGated, int kPanels, int kTokens, int kAhead>
-void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_panel,
+void multiply_tile(const GemmBlock& block,
+                   int64_t first_token,
+                   int64_t first_panel,
                    int64_t first_ahead) {
   constexpr int kOutPanels = kIsGated ? kPanels / 2 : kPanels;
   const int64_t panel_bytes = block.num_col_tiles * 1024;
@@ -97,8 +99,8 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
 }
 
 template <bool kIsGated, int kPanels, int kAhead, int kTokens = max_tokens(kPanels)>
-void multiply_tokens(const GemmBlock& block, int64_t token, int64_t num_tokens, int64_t panel,
-                     int64_t first_ahead) {
+void multiply_tokens(
+    const GemmBlock& block, int64_t token, int64_t num_tokens, int64_t panel, int64_t first_ahead) {
   if (num_tokens == kTokens) {
     multiply_tile<kIsGated, kPanels, kTokens, kAhead>(block, token, panel, first_ahead);
   } else if constexpr (kTokens > 1) {
@@ -170,7 +172,8 @@ void pack_tokens(const PackTokensArgs& args) {
 
 }  // namespace
 
-const GemmUnit kAvx512Gemm = {/*token_group=*/1, /*panel_group=*/4, packed_bytes, pack_tokens,
-                              multiply};
+const GemmUnit kAvx512Gemm = {
+    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/512 << 10,
+    packed_bytes,      pack_tokens,       multiply};
 
 }  // namespace augur::cpu

@@ -35,14 +35,21 @@ int64_t num_panel_blocks(int64_t num_groups, int64_t num_other, int num_threads)
   return std::min(num_groups, std::max<int64_t>(1, wanted));
 }
 
+int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles) {
+  const int64_t num_tokens = unit.block_bytes / (num_col_tiles * 64);
+  return std::clamp<int64_t>(num_tokens, 32, 256) / 32 * 32;
+}
+
 GemmPlan plan_gemm(const GemmUnit& unit,
                    int64_t num_tokens,
+                   int64_t num_col_tiles,
                    int64_t num_panels,
                    int64_t panels_per_group,
                    int num_threads) {
   GemmPlan plan;
   plan.num_tokens = num_tokens;
-  plan.num_token_blocks = (num_tokens + kTokensPerBlock - 1) / kTokensPerBlock;
+  const int64_t most = tokens_per_block(unit, num_col_tiles);
+  plan.num_token_blocks = (num_tokens + most - 1) / most;
   // Blocks of nearly equal size that begin where packed blocks may.
   const int64_t even = (num_tokens + plan.num_token_blocks - 1) / plan.num_token_blocks;
   plan.tokens_per_block = (even + unit.token_group - 1) / unit.token_group * unit.token_group;

@@ -30,8 +30,8 @@ class ScratchCarver {
 };
 
 /// Tokens of one block: enough to use a weight often while it is in L2, few enough that the
-/// tokens themselves stay there too.
-inline constexpr int64_t kTokensPerBlock = 128;
+/// tokens themselves stay there too. A multiple of every token_group.
+int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles);
 
 /// Token blocks by panel blocks; chunk_idx = token_block * num_panel_blocks + panel_block.
 struct GemmPlan {
@@ -47,6 +47,7 @@ struct GemmPlan {
 /// `panels_per_group` panels are never split.
 GemmPlan plan_gemm(const GemmUnit& unit,
                    int64_t num_tokens,
+                   int64_t num_col_tiles,
                    int64_t num_panels,
                    int64_t panels_per_group,
                    int num_threads);

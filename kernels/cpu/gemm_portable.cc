@@ -10,7 +10,8 @@ struct Portable {
 
 }  // namespace
 
-const GemmUnit kPortableGemm = {/*token_group=*/1, /*panel_group=*/4, packed_bytes, pack_tokens,
-                                multiply<Portable>};
+const GemmUnit kPortableGemm = {
+    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/256 << 10,
+    packed_bytes,      pack_tokens,       multiply<Portable>};
 
 }  // namespace augur::cpu

@@ -59,8 +59,8 @@ void linear(const LinearArgs& args, Isa isa, WorkerPool& pool, std::span<std::by
   block.out = args.out.data;
   block.out_stride = args.out.row_stride;
   block.num_rows = args.weight.num_rows;
-  const GemmPlan plan =
-      plan_gemm(unit, num_tokens, num_panels, unit.panel_group, pool.num_threads());
+  const GemmPlan plan = plan_gemm(unit, num_tokens, block.num_col_tiles, num_panels,
+                                  unit.panel_group, pool.num_threads());
   pool.parallel_for(plan.num_chunks(), [&](int64_t chunk_idx, int) {
     GemmBlock part = block;
     set_chunk(plan, num_panels, unit.panel_group, chunk_idx, part);
@@ -104,8 +104,8 @@ void mlp(const MlpArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> sc
   gate_up.num_rows = intermediate_size;
   const int64_t num_gate_panels = num_row_tiles(intermediate_size);
   const int64_t gate_group = unit.panel_group / 2;  // as many up panels beside them
-  const GemmPlan gate_plan =
-      plan_gemm(unit, num_tokens, num_gate_panels, gate_group, pool.num_threads());
+  const GemmPlan gate_plan = plan_gemm(unit, num_tokens, gate_up.num_col_tiles, num_gate_panels,
+                                       gate_group, pool.num_threads());
   pool.parallel_for(gate_plan.num_chunks(), [&](int64_t chunk_idx, int) {
     GemmBlock part = gate_up;
     set_chunk(gate_plan, num_gate_panels, gate_group, chunk_idx, part);
@@ -120,8 +120,8 @@ void mlp(const MlpArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> sc
   down.num_rows = hidden_size;
   down.num_col_tiles = num_col_tiles(intermediate_size);
   const int64_t num_panels = num_row_tiles(hidden_size);
-  const GemmPlan down_plan =
-      plan_gemm(unit, num_tokens, num_panels, unit.panel_group, pool.num_threads());
+  const GemmPlan down_plan = plan_gemm(unit, num_tokens, down.num_col_tiles, num_panels,
+                                       unit.panel_group, pool.num_threads());
   pool.parallel_for(down_plan.num_chunks(), [&](int64_t chunk_idx, int) {
     GemmBlock part = down;
     set_chunk(down_plan, num_panels, unit.panel_group, chunk_idx, part);

@@ -58,7 +58,7 @@ class Pass {
     sort_by_expert();
     make_segments();
     pack();
-    const int64_t num_blocks = cut_blocks(kTokensPerBlock);
+    const int64_t num_blocks = cut_blocks(tokens_per_block(unit_, num_col_tiles(hidden_size_)));
     gate_up(num_blocks);
     const int64_t intermediate_size = args_.table.layout.intermediate_size;
     const int64_t num_rows = num_tokens_ * args_.top_k;
@@ -138,7 +138,7 @@ class Pass {
   }
 
   // Fills blocks_ with the segments' tokens in blocks of nearly equal size; returns how many.
-  int64_t cut_blocks(int64_t tokens_per_block) {
+  int64_t cut_blocks(int64_t most) {
     if (blocks_ == nullptr) {
       const int64_t num_rows = num_tokens_ * (args_.top_k + 1);
       blocks_ = carver_.take_array<TokenBlock>(max_blocks(num_rows, num_segments_, kCopyTokens));
@@ -146,7 +146,7 @@ class Pass {
     int64_t num_blocks = 0;
     for (int64_t i = 0; i < num_segments_; ++i) {
       const int64_t count = segments_[i].num_tokens;
-      const int64_t num_parts = (count + tokens_per_block - 1) / tokens_per_block;
+      const int64_t num_parts = (count + most - 1) / most;
       const int64_t part = align_up((count + num_parts - 1) / num_parts, unit_.token_group);
       for (int64_t first = 0; first < count; first += part) {
         blocks_[num_blocks++] = {static_cast<int32_t>(i), static_cast<int32_t>(first),

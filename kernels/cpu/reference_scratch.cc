@@ -13,10 +13,21 @@
 namespace augur::cpu {
 namespace {
 
+// No limit comes near this; below it, one limit times a small constant cannot overflow.
+constexpr int64_t kLargestLimit = int64_t{1} << 40;
+
+void require_limits(const StepLimits& limits) {
+  for (const int64_t limit :
+       {limits.max_tokens, limits.max_logit_rows, limits.max_context, limits.hidden_size,
+        limits.vocab_size, limits.num_heads, limits.head_dim, limits.mlp_intermediate_size,
+        limits.expert_intermediate_size, limits.num_experts, limits.top_k}) {
+    AUGUR_REQUIRE(limit >= 0 && limit <= kLargestLimit, "a step limit is " + std::to_string(limit));
+  }
+}
+
 int64_t checked_product(std::initializer_list<int64_t> factors) {
   int64_t product = 1;
   for (int64_t factor : factors) {
-    AUGUR_REQUIRE(factor >= 0, "a step limit is " + std::to_string(factor));
     AUGUR_REQUIRE(!__builtin_mul_overflow(product, factor, &product), "scratch is too large");
   }
   return product;
@@ -54,12 +65,13 @@ int64_t ReferenceScratch::num_bytes(const StepLimits& limits, int num_threads) {
 }
 
 int64_t ReferenceScratch::lay_out(const StepLimits& limits, int num_threads, std::byte* base) {
+  require_limits(limits);
   Cutter cutter(base);
   const int64_t slab_rows = std::min(limits.max_tokens, kSlabRows);
   const int64_t slab_choices = checked_product({slab_rows, limits.top_k});
   max_cols_ = std::max({limits.hidden_size, checked_product({limits.num_heads, limits.head_dim}),
                         limits.mlp_intermediate_size, limits.expert_intermediate_size});
-  panel_stride_ = checked_product({panel_floats(max_cols_)});
+  panel_stride_ = panel_floats(max_cols_);
   scores_stride_ = limits.max_context;
   panels_ = cutter.take<float>(checked_product({panel_stride_, num_threads}));
   scores_ = cutter.take<float>(checked_product({scores_stride_, num_threads}));

@@ -31,7 +31,7 @@ struct RowScratch {
   WeightedCandidate* weighted;
 };
 
-constexpr int64_t kBytesPerToken = 4 * 4 + sizeof(WeightedCandidate);
+constexpr int64_t kBytesPerToken = 16 + sizeof(WeightedCandidate);
 
 int64_t worker_bytes(int64_t vocab_size) {
   return (vocab_size * kBytesPerToken + 63) / 64 * 64;

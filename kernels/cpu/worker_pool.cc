@@ -57,26 +57,43 @@ WorkerPool::~WorkerPool() {
 void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
   if (num_chunks <= 0) return;
   if (threads_.empty() || num_chunks == 1) {
-    for (int64_t chunk_idx = 0; chunk_idx < num_chunks; ++chunk_idx)
+    for (int64_t chunk_idx = 0; chunk_idx < num_chunks; ++chunk_idx) {
       function(context, chunk_idx, 0);
+    }
     return;
   }
-  function_ = function;
-  context_ = context;
-  num_chunks_ = num_chunks;
-  next_chunk_.store(0, std::memory_order_relaxed);
-  num_busy_.store(static_cast<int32_t>(threads_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1);  // sequentially consistent, against num_sleeping_ below and in work()
+  AUGUR_REQUIRE(num_chunks < int64_t{1} << 31, std::to_string(num_chunks));
+  const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+  function_.store(function, std::memory_order_relaxed);
+  context_.store(context, std::memory_order_relaxed);
+  num_chunks_.store(static_cast<uint32_t>(num_chunks), std::memory_order_relaxed);
+  num_done_.store(0, std::memory_order_relaxed);
+  next_chunk_.store(uint64_t{epoch} << 32, std::memory_order_release);
+  epoch_.store(epoch);  // sequentially consistent, against num_sleeping_ below and in work()
   if (num_sleeping_.load() > 0) epoch_.notify_all();
-  take_chunks(0);
-  while (num_busy_.load(std::memory_order_acquire) != 0) _mm_pause();
+  take_chunks(epoch, 0);
+  // The rest is under way elsewhere. Where a worker's core was taken from it, give up this one too.
+  for (int spins = 0; num_done_.load(std::memory_order_acquire) != num_chunks; ++spins) {
+    if (spins < kSpinsBeforeSleep) {
+      _mm_pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
 }
 
-void WorkerPool::take_chunks(int worker_idx) {
+void WorkerPool::take_chunks(uint32_t epoch, int worker_idx) {
+  uint64_t next = next_chunk_.load(std::memory_order_acquire);
   for (;;) {
-    const int64_t chunk_idx = next_chunk_.fetch_add(1, std::memory_order_relaxed);
-    if (chunk_idx >= num_chunks_) return;
-    function_(context_, chunk_idx, worker_idx);
+    const Function function = function_.load(std::memory_order_relaxed);
+    void* const context = context_.load(std::memory_order_relaxed);
+    const uint32_t num_chunks = num_chunks_.load(std::memory_order_relaxed);
+    if (next >> 32 != epoch || static_cast<uint32_t>(next) >= num_chunks) return;
+    // Success means that the loop of this epoch has not ended, so what was read above is its own.
+    if (!next_chunk_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
+    function(context, static_cast<uint32_t>(next), worker_idx);
+    num_done_.fetch_add(1, std::memory_order_release);
+    next = next_chunk_.load(std::memory_order_acquire);
   }
 }
 
@@ -96,8 +113,7 @@ void WorkerPool::work(int worker_idx) {
     }
     seen = epoch_.load(std::memory_order_acquire);
     if (stopping_) return;
-    take_chunks(worker_idx);
-    num_busy_.fetch_sub(1, std::memory_order_release);
+    take_chunks(seen, worker_idx);
   }
 }
 

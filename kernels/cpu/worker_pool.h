@@ -11,6 +11,9 @@ namespace augur::cpu {
 
 /// A fixed set of workers; the thread that calls is worker 0. Between loops a worker spins a
 /// little, so that the next loop of a decode step starts within a microsecond, then sleeps.
+///
+/// A loop ends when its chunks are done, not when every worker has looked in: one that is asleep,
+/// or whose core is busy with something else, holds nobody up.
 /// Threading: one caller at a time. Tasks do not throw and do not call parallel_for.
 class WorkerPool {
  public:
@@ -41,15 +44,16 @@ class WorkerPool {
 
   void run(int64_t num_chunks, Function function, void* context);
   void work(int worker_idx);
-  void take_chunks(int worker_idx);
+  void take_chunks(uint32_t epoch, int worker_idx);
 
-  // The loop under way: written by run() before epoch_ rises, read by workers after.
-  Function function_ = nullptr;
-  void* context_ = nullptr;
-  int64_t num_chunks_ = 0;
-  alignas(64) std::atomic<int64_t> next_chunk_{0};
+  // The loop under way. A worker may read these late, while the next loop is being set up; it then
+  // fails to take a chunk of the epoch it saw and uses none of them.
+  std::atomic<Function> function_{nullptr};
+  std::atomic<void*> context_{nullptr};
+  std::atomic<uint32_t> num_chunks_{0};
+  alignas(64) std::atomic<uint64_t> next_chunk_{0};  // epoch << 32 | chunk
   alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int32_t> num_busy_{0};
+  alignas(64) std::atomic<int64_t> num_done_{0};
   alignas(64) std::atomic<int32_t> num_sleeping_{0};
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> threads_;

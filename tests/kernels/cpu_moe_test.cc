@@ -197,10 +197,7 @@ TEST_P(CpuMoeTest, RefusesExpertsWithoutASlotOrANumber) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas,
-                         CpuMoeTest,
-                         ::testing::ValuesIn(available_isas()),
-                         isa_test_name);
+INSTANTIATE_TEST_SUITE_P(Isas, CpuMoeTest, ::testing::ValuesIn(available_isas()), isa_test_name);
 
 }  // namespace
 }  // namespace augur::cpu

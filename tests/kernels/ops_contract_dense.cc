@@ -55,6 +55,7 @@ TEST_P(OpsContract, LinearIsNearTheReference) {
       EXPECT_TRUE(rows_are_near(run_linear(*ops_, problem, all),
                                 run_linear(*reference_, problem, all), out,
                                 GetParam().product_tolerance));
+      if (ops_->activation_dtype() == DType::kF32) continue;
       problem.rounds_out = true;
       EXPECT_TRUE(rows_are_near(run_linear(*ops_, problem, all),
                                 run_linear(*reference_, problem, all), out,

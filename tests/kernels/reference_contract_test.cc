@@ -7,7 +7,7 @@ namespace augur::contract {
 
 std::vector<Backend> backends() {
   return {{"reference_1_thread", [] { return make_reference_ops(1); }},
-          {"reference_3_threads", [] { return make_reference_ops(3); }}};
+          {"reference_2_threads", [] { return make_reference_ops(2); }}};
 }
 
 }  // namespace augur::contract

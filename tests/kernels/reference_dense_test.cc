@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/cpu/reference_kernels.h"
@@ -250,10 +252,11 @@ TEST_F(ReferenceDenseTest, WorkspaceGrowsWithTheLimitsAndRefusesOverflow) {
   const int64_t before = ops_->workspace_bytes(limits);
   limits.max_context += 1000;
   EXPECT_EQ(ops_->workspace_bytes(limits), before + 2 * 4000);  // a score per position and thread
-  limits.hidden_size = int64_t{1} << 60;
-  EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
-  limits.hidden_size = -1;
-  EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
+  for (const int64_t absurd : {int64_t{1} << 60, int64_t{1} << 40, int64_t{-1}}) {
+    limits = contract_limits();
+    limits.hidden_size = limits.num_heads = limits.head_dim = limits.top_k = absurd;
+    EXPECT_THROW(ops_->workspace_bytes(limits), std::logic_error);
+  }
 }
 
 TEST_F(ReferenceDenseTest, SaysWhatItIs) {
@@ -306,6 +309,23 @@ TEST_P(ReferenceKernelsTest, AgreeWithPlainLoopsAtEveryLength) {
       for (int64_t c = 0; c < 45; ++c) sum += double{rows[i / 16][c]} * b[c * 16 + i % 16];
       EXPECT_NEAR(out[i], sum, 1e-5) << num_rows;
     }
+  }
+}
+
+TEST_P(ReferenceKernelsTest, ARowIsTheSameBitsAloneAndAmongEight) {
+  const cpu::ReferenceKernels& kernels = cpu::reference_kernels(GetParam());
+  constexpr int64_t kCols = 333;
+  const Matrix x = random_values(cpu::kProductRows * kCols, 14);
+  const Matrix panel = random_values(kCols * 16, 15);
+  std::vector<const float*> rows;
+  for (int64_t r = 0; r < cpu::kProductRows; ++r) rows.push_back(x.data() + r * kCols);
+  Matrix together(cpu::kProductRows * 16);
+  kernels.panel_product(panel.data(), kCols, rows.data(), cpu::kProductRows, together.data());
+  for (int64_t r = 0; r < cpu::kProductRows; ++r) {
+    Matrix alone(16);
+    kernels.panel_product(panel.data(), kCols, &rows[r], 1, alone.data());
+    EXPECT_TRUE(
+        contract::are_identical(alone, std::span<const float>(together).subspan(r * 16, 16)));
   }
 }
 

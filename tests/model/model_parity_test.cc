@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "engine/model/model_loader.h"
@@ -34,29 +35,31 @@ class Expected {
   std::map<std::string, TensorInfo> tensors_;
 };
 
-// Keeps every layer's choices of one step.
+// Keeps every MoE layer's choices of one step: per token, expert and weight.
 class KeepRouting : public RoutingObserver {
  public:
   void on_routing(const RoutingView& routing) override {
-    const int64_t count = routing.num_tokens * routing.top_k;
-    experts_[routing.layer_idx].assign(routing.experts, routing.experts + count);
-    weights_[routing.layer_idx].assign(routing.weights, routing.weights + count);
+    auto& choices_of_layer = choices[routing.layer_idx];
+    choices_of_layer.resize(routing.num_tokens);
+    for (int64_t i = 0; i < routing.num_tokens * routing.top_k; ++i) {
+      choices_of_layer[i / routing.top_k][routing.experts[i]] = routing.weights[i];
+    }
   }
-  std::map<int, std::vector<int32_t>> experts_;
-  std::map<int, std::vector<float>> weights_;
+  std::map<int, std::vector<std::map<int32_t, float>>> choices;
 };
 
 // One sequence from position 0, in as many steps as `chunk` makes of it; logits of every row.
-StepBatch prefill(const std::vector<int32_t>& tokens, int64_t first, int64_t count,
+StepBatch prefill(const std::vector<int32_t>& tokens,
+                  int64_t first,
+                  int64_t count,
                   const ModelRunner::Limits& limits) {
   StepBatch batch;
   for (int64_t i = first; i < first + count; ++i) {
     batch.token_ids.push_back(tokens[i]);
     batch.positions.push_back(static_cast<int32_t>(i));
     batch.kv_slots.push_back(i);
-    batch.logit_rows.push_back({.row_idx = static_cast<int32_t>(i - first),
-                                .target_id = 0,
-                                .wants_logprob = true});
+    batch.logit_rows.push_back(
+        {.row_idx = static_cast<int32_t>(i - first), .target_id = 0, .wants_logprob = true});
   }
   batch.query_start = {0, static_cast<int32_t>(count)};
   batch.context_len = {static_cast<int32_t>(first + count)};
@@ -110,7 +113,39 @@ class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, 
     return all;
   }
 
-  std::vector<int32_t> greedy(const std::vector<int32_t>& prompt, int64_t max_tokens,
+  // Activations in bf16 may turn a choice between experts that the reference scores almost alike;
+  // from that layer on the token is computed by other experts. Fails where the reference's scores
+  // are further apart than rounding explains.
+  std::set<int64_t> tokens_routed_otherwise(const KeepRouting& routing) {
+    constexpr float kScoreRounding = 0.02f;
+    const int top_k = model_->config().moe.top_k;
+    const int num_experts = model_->config().moe.num_experts;
+    std::set<int64_t> tokens;
+    for (const auto& [layer, choices] : routing.choices) {
+      const std::string name = "router_" + std::to_string(layer);
+      const auto scores = expected_->values<float>(name + ".0");
+      const auto experts = expected_->values<int32_t>(name + ".2");
+      for (size_t i = 0; i < experts.size(); ++i) {
+        const auto token = static_cast<int64_t>(i) / top_k;
+        if (choices[token].count(experts[i]) > 0) continue;
+        tokens.insert(token);
+        const float* score = scores.data() + token * num_experts;
+        float best_taken_instead = -1e30f;
+        for (const auto& [expert, weight] : choices[token]) {
+          const auto* first = experts.data() + token * top_k;
+          if (std::find(first, first + top_k, expert) == first + top_k) {
+            best_taken_instead = std::max(best_taken_instead, score[expert]);
+          }
+        }
+        EXPECT_NEAR(best_taken_instead, score[experts[i]], kScoreRounding)
+            << "token " << token << " of layer " << layer;
+      }
+    }
+    return tokens;
+  }
+
+  std::vector<int32_t> greedy(const std::vector<int32_t>& prompt,
+                              int64_t max_tokens,
                               int64_t max_tokens_per_step) {
     EngineOptions options;
     options.max_tokens_per_step = max_tokens_per_step;
@@ -139,12 +174,17 @@ class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, 
 TEST_P(ModelParityTest, GivesTheLogitsOfTheReference) {
   const auto tokens = expected_->values<int32_t>("tokens");
   const auto expected = expected_->values<float>("logits");
+  KeepRouting routing;
+  model_->decoder->set_routing_observer(&routing);
   const auto actual = logits(tokens, /*chunk=*/64);
   ASSERT_EQ(actual.size(), expected.size());
   double largest = 0;
   for (float value : expected) largest = std::max(largest, std::abs(static_cast<double>(value)));
   const double tolerance = std::get<1>(GetParam()).logit_tolerance * largest;
-  for (size_t i = 0; i < expected.size(); ++i) {
+  const std::set<int64_t> turned = tokens_routed_otherwise(routing);
+  const auto vocab_size = static_cast<int64_t>(expected.size() / tokens.size());
+  for (int64_t i = 0; i < static_cast<int64_t>(expected.size()); ++i) {
+    if (turned.count(i / vocab_size) > 0) continue;
     ASSERT_NEAR(actual[i], expected[i], tolerance) << "logit " << i;
   }
 }
@@ -156,38 +196,23 @@ TEST_P(ModelParityTest, GivesTheSameBitsForAnyChunkSize) {
 }
 
 TEST_P(ModelParityTest, ChoosesTheExpertsOfTheReference) {
+  const ModelConfig& config = model_->config();
+  if (config.moe.num_experts == 0) GTEST_SKIP() << "a dense model";
   const auto tokens = expected_->values<int32_t>("tokens");
   KeepRouting routing;
   model_->decoder->set_routing_observer(&routing);
   logits(tokens, /*chunk=*/64);
-  const ModelConfig& config = model_->config();
-  const int top_k = config.moe.top_k;
+  const std::set<int64_t> turned = tokens_routed_otherwise(routing);
   const bool is_exact = std::get<1>(GetParam()).precision == PrecisionChoice::kReference;
-  for (int layer = 0; layer < config.num_layers(); ++layer) {
-    if (config.layers[layer] != LayerKind::kMoe) continue;
-    const std::string name = "router_" + std::to_string(layer);
-    const auto weights = expected_->values<float>(name + ".1");
-    const auto experts = expected_->values<int32_t>(name + ".2");
-    ASSERT_EQ(routing.experts_[layer].size(), experts.size());
-    size_t num_other = 0;
-    for (size_t token = 0; token < tokens.size(); ++token) {
-      // The reference may return a token's experts in any order.
-      std::map<int32_t, float> want, got;
-      for (int i = 0; i < top_k; ++i) {
-        const size_t at = token * top_k + i;
-        want[experts[at]] = weights[at];
-        got[routing.experts_[layer][at]] = routing.weights_[layer][at];
-      }
-      for (const auto& [expert, weight] : want) {
-        if (got.count(expert) == 0) {
-          ++num_other;
-        } else {
-          EXPECT_NEAR(got[expert], weight, is_exact ? 1e-5 : 2e-2);
-        }
-      }
+  EXPECT_LE(turned.size(), is_exact ? 0u : tokens.size() / 20);
+  for (const auto& [layer, choices] : routing.choices) {
+    const auto weights = expected_->values<float>("router_" + std::to_string(layer) + ".1");
+    const auto experts = expected_->values<int32_t>("router_" + std::to_string(layer) + ".2");
+    for (size_t i = 0; i < experts.size(); ++i) {
+      const auto token = static_cast<int64_t>(i) / config.moe.top_k;
+      if (turned.count(token) > 0) continue;
+      EXPECT_NEAR(choices[token].at(experts[i]), weights[i], is_exact ? 1e-5 : 2e-2);
     }
-    // Activations in bf16 may turn a choice between experts of almost equal score.
-    EXPECT_LE(num_other, is_exact ? 0 : experts.size() / 50) << "layer " << layer;
   }
 }
 
@@ -207,7 +232,8 @@ constexpr Backend kBackends[] = {
     {PrecisionChoice::kBF16, IsaChoice::kAmx, 2e-2},
 };
 
-INSTANTIATE_TEST_SUITE_P(References, ModelParityTest,
+INSTANTIATE_TEST_SUITE_P(References,
+                         ModelParityTest,
                          ::testing::Combine(::testing::Values("glm4_moe", "qwen3_moe", "llama"),
                                             ::testing::ValuesIn(kBackends)),
                          [](const auto& info) {

@@ -11,7 +11,7 @@
 namespace augur {
 namespace {
 
-using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::IsEmpty;
 
 class SchedulerTest : public ::testing::Test {
@@ -121,6 +121,36 @@ TEST_F(SchedulerTest, PreemptsTheNewestAndResumesItBeforeNewerOnes) {
   EXPECT_EQ(scheduler_->num_preemptions(), 1);
 }
 
+TEST_F(SchedulerTest, RecomputesLittleWhenTheCacheIsShort) {
+  // Room for 13 at their full length, for 40 at their first.
+  make({.max_running = 64, .max_rows = 2048, .num_blocks = 160, .block_size = 16});
+  constexpr int kSequences = 200;
+  for (int i = 0; i < kSequences; ++i) add(64, 128);
+  int64_t num_rows = 0;
+  int64_t num_steps = 0;
+  for (Rows rows = step(); !rows.empty(); rows = step(), ++num_steps) {
+    for (const auto& [age, count] : rows) num_rows += count;
+  }
+  const int64_t least = kSequences * (64 + 128 - 1);
+  EXPECT_LT(num_rows, least * 11 / 10);
+  EXPECT_LT(num_steps, kSequences * 128 / 13) << "no more at once than the worst case allows";
+}
+
+TEST_F(SchedulerTest, AdmitsMoreOnceSequencesProveShort) {
+  make({.max_running = 64, .max_rows = 2048, .num_blocks = 80, .block_size = 16});
+  const auto count_admitted = [&] {
+    std::vector<Sequence*> sequences;
+    for (int i = 0; i < 40; ++i) sequences.push_back(&add(16, 160).sequences[0]);
+    step();
+    const int64_t num_running = scheduler_->num_running();
+    for (Sequence* sequence : sequences) scheduler_->end(*sequence);  // after one token
+    return num_running;
+  };
+  const int64_t at_first = count_admitted();
+  count_admitted();
+  EXPECT_GT(count_admitted(), at_first);
+}
+
 TEST_F(SchedulerTest, TheOnlySequenceMayHaveEveryBlock) {
   make({.max_running = 4, .max_rows = 3, .num_blocks = 3, .block_size = 2});
   add(5, 2);
@@ -145,7 +175,7 @@ TEST_F(SchedulerTest, CompletionsShareTheFullBlocksOfTheirPrompt) {
   for (int i : {1, 2}) {
     EXPECT_THAT(
         std::vector(active.sequences[i].blocks.begin(), active.sequences[i].blocks.begin() + 3),
-        ::testing::ElementsAreArray(active.prefix_blocks));
+        ElementsAreArray(active.prefix_blocks));
     EXPECT_NE(active.sequences[i].blocks[3], active.sequences[0].blocks[3]);
   }
   EXPECT_EQ(scheduler_->num_free_blocks(), 20 - 3 - 3);
@@ -163,21 +193,23 @@ TEST_F(SchedulerTest, AWaitingCompletionFindsThePromptItsSiblingLeft) {
   EXPECT_EQ(scheduler_->num_free_blocks(), 20);
 }
 
-TEST_F(SchedulerTest, AnIdleSharedPromptGivesWay) {
-  // One request, of which one completion waits for a place, and one before it that needs blocks.
-  make({.max_running = 2, .max_rows = 100, .num_blocks = 8, .block_size = 2});
-  add(2, 14);                                  // to 8 blocks
-  ActiveRequest& shared = add(5, 1, /*n=*/3);  // 2 blocks shared
-  EXPECT_EQ(step(), (Rows{{0, 2}, {1, 5}}));
-  ASSERT_EQ(shared.prefix_blocks.size(), 2u);
-  scheduler_->end(shared.sequences[1]);
-  add(1, 1);
-  int64_t num_steps = 0;
-  while (scheduler_->num_running() + scheduler_->num_waiting() > 0) {
-    step();
-    ASSERT_LT(++num_steps, 100);
-  }
-  EXPECT_EQ(scheduler_->num_free_blocks(), 8);
+TEST_F(SchedulerTest, AnIdleSharedPromptGivesWayBeforeARunningSequenceDoes) {
+  make({.max_running = 4, .max_rows = 100, .num_blocks = 9, .block_size = 2});
+  ActiveRequest& growing = add(5, 10);         // from 3 blocks to 7
+  ActiveRequest& shared = add(7, 3, /*n=*/2);  // 3 blocks shared
+  EXPECT_EQ(step(), (Rows{{0, 5}, {1, 7}}));
+  while (shared.sequences[0].state != Sequence::State::kEnded) step();
+  // The second completion does not fit beside the growing one; its prompt is kept for it.
+  EXPECT_EQ(shared.sequences[1].state, Sequence::State::kWaiting);
+  EXPECT_EQ(shared.prefix_blocks.size(), 3u);
+  while (growing.sequences[0].blocks.size() < 6) EXPECT_EQ(step(), (Rows{{0, 1}}));
+  EXPECT_EQ(scheduler_->num_free_blocks(), 0);
+  while (growing.sequences[0].state != Sequence::State::kEnded) EXPECT_EQ(step(), (Rows{{0, 1}}));
+  EXPECT_THAT(shared.prefix_blocks, IsEmpty());
+  EXPECT_EQ(step(), (Rows{{2, 7}}));
+  EXPECT_EQ(scheduler_->num_preemptions(), 0);
+  while (!step().empty()) continue;
+  EXPECT_EQ(scheduler_->num_free_blocks(), 9);
 }
 
 TEST_F(SchedulerTest, EndsASequenceInEveryState) {

@@ -125,7 +125,6 @@ std::vector<int32_t> ToyRunner::read_context(const StepBatch& batch, int seq_idx
 void ToyRunner::run(const StepBatch& batch, std::vector<LogitResult>& results) {
   if (fails_) throw std::runtime_error("told to fail");
   check_shape(batch);
-  last_batch_ = batch;
   num_rows_run_ += batch.num_tokens();
   num_logit_rows_ += static_cast<int64_t>(batch.logit_rows.size());
   most_rows_ = std::max(most_rows_, batch.num_tokens());

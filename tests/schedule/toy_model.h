@@ -39,7 +39,6 @@ class ToyRunner : public ModelRunner {
   int64_t num_logit_rows() const { return num_logit_rows_; }
   int64_t most_rows() const { return most_rows_; }
   int64_t most_seqs() const { return most_seqs_; }
-  const StepBatch& last_batch() const { return last_batch_; }
   /// While set, run throws std::runtime_error before it does anything.
   void set_failing(bool fails) { fails_ = fails; }
 
@@ -53,7 +52,6 @@ class ToyRunner : public ModelRunner {
 
   const Limits limits_;
   std::vector<Slot> cache_;
-  StepBatch last_batch_;
   int64_t num_rows_run_ = 0;
   int64_t num_logit_rows_ = 0;
   int64_t most_rows_ = 0;

@@ -184,7 +184,7 @@ REGEXES = [
     r"\x{e9}|\u00e8|\x2d", r"\P{L}", r"\p{^L}+", r"[^\S\n]+", r"a{0}b|c{2}", r"[\-\_x]",
     # These run on PCRE2.
     r"\h+", r"\H+", r"(?<=a)b|(?<!a)b", r"^.", r".$", r"\p{Han}+", r"\p{Greek}", r"\p{N}{1,3}+", r"a{1,2}+b", r"x{,2}",
-    r"(?i)k|stra", r"(?m:.+)", r"x++", r" ?+\p{L}++", r"(a|b)\1", r"\bthe\b|\bx", r"[[:alpha:]]+", r"a{x|a{",
+    r"(?i)k|stra", r"(?m:.+)", r"x++", r" ?+\p{L}++", r"(a|b)\1", r"\bthe\b|\bx", r"\Bx|\be", r"[[:punct:][:digit:]]+|[[:word:]]", r"é{1,2}+|(?:é)x", r"a{x|a{",
     r"(?:a|b|c|d|-)+", r"(?=ab)a|\Ax|x\z", r"(?>x+)x|y", r"\R",
 ]
 

@@ -182,7 +182,12 @@ TEST(TranslateToPcre2, RewritesWhatTheDialectsSpellAlike) {
   EXPECT_EQ(translated(R"((?m:.)(?i-m)x)"), "(?s:.)(?i-s)x");
   EXPECT_EQ(translated(R"(\h\u00e9)"), R"([0-9A-Fa-f]\x{00e9})");
   EXPECT_EQ(translated(R"(\p{Han}\p{^Lu}\P{L})"), R"(\p{sc:Han}\p{^Lu}\P{L})");
-  EXPECT_EQ(translated(R"([[:alpha:]\]x])"), R"([[:alpha:]\]x])");
+  EXPECT_EQ(translated(R"([[:digit:]\]x])"), R"([\p{Nd}\]x])");
+  EXPECT_EQ(translated("\u00e9{1,2}+"), "(?:\u00e9{1,2})+");
+  EXPECT_THROW(translated("[[:alpha:]]"), ConfigError);
+  EXPECT_THROW(translated("[[:digit"), ConfigError);
+  EXPECT_THROW(translated("[a[b]]"), ConfigError);
+  EXPECT_THROW(translated("[a&&b]"), ConfigError);
 }
 
 }  // namespace

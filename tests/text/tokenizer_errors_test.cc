@@ -49,7 +49,7 @@ TEST(TokenizerErrors, RefusesWhatIsNotJson) {
   EXPECT_THAT(error_of("hello"), HasSubstr("is not valid JSON"));
   EXPECT_THAT(error_of("\xFF\xFE{}"), HasSubstr("is not valid JSON"));
   EXPECT_THAT(error_of("[1, 2]"), AllOf(HasSubstr("an array"), HasSubstr("expected an object")));
-  EXPECT_THAT(error_of("{\"model\": \"\xC3\"}"), HasSubstr("is not valid JSON"));
+  EXPECT_THAT(error_of("{'model': \"\xC3\"}"), HasSubstr("is not valid JSON"));
 }
 
 TEST(TokenizerErrors, RefusesEveryTruncatedFile) {
@@ -86,13 +86,13 @@ TEST(TokenizerErrors, RefusesWrongTypes) {
   EXPECT_THAT(error_of(with("normalizer", "[]")), HasSubstr("normalizer: found an array"));
   EXPECT_THAT(error_of(with("normalizer", R"({"type": "Strip", "strip_left": 1})")),
               HasSubstr("normalizer.strip_left"));
-  EXPECT_THAT(error_of(with("version", R"("2.0")")), HasSubstr("version: found \"2.0\""));
+  EXPECT_THAT(error_of(with("version", R"("2.0")")), HasSubstr("version: found '2.0'"));
 }
 
 TEST(TokenizerErrors, RefusesOtherModels) {
   for (const std::string type : {"WordPiece", "Unigram", "WordLevel"}) {
     EXPECT_THAT(error_of(with_model(R"({"type": ")" + type + R"(", "vocab": {"a": 0}})")),
-                AllOf(HasSubstr("model.type: \"" + type + "\" is not supported"),
+                AllOf(HasSubstr("model.type: '" + type + "' is not supported"),
                       HasSubstr("supported: BPE")));
   }
 }
@@ -106,7 +106,7 @@ TEST(TokenizerErrors, RefusesDropout) {
 TEST(TokenizerErrors, NamesUnknownComponentsAndTheKnownOnes) {
   for (const std::string key : {"normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
     EXPECT_THAT(error_of(with(key, R"({"type": "Magic"})")),
-                AllOf(HasSubstr(key + ".type: \"Magic\" is not supported; supported: "),
+                AllOf(HasSubstr(key + ".type: 'Magic' is not supported; supported: "),
                       HasSubstr("Sequence")))
         << key;
     EXPECT_THAT(error_of(with(key, "{}")), HasSubstr(key + ".type: is missing"));
@@ -114,7 +114,7 @@ TEST(TokenizerErrors, NamesUnknownComponentsAndTheKnownOnes) {
   EXPECT_THAT(error_of(with(
                   "pre_tokenizer",
                   R"({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "X"}]})")),
-              HasSubstr("pre_tokenizer.pretokenizers[1].type: \"X\" is not supported"));
+              HasSubstr("pre_tokenizer.pretokenizers[1].type: 'X' is not supported"));
 }
 
 TEST(TokenizerErrors, RefusesBadPatterns) {
@@ -134,15 +134,15 @@ TEST(TokenizerErrors, RefusesBadPatterns) {
   EXPECT_THAT(error_of(split(R"("x")")), HasSubstr("pattern: found a string"));
   EXPECT_THAT(error_of(with("pre_tokenizer",
                             R"({"type": "Split", "behavior": "Odd", "pattern": {"String": "x"}})")),
-              AllOf(HasSubstr("behavior: \"Odd\" is not supported"), HasSubstr("Contiguous")));
+              AllOf(HasSubstr("behavior: 'Odd' is not supported"), HasSubstr("Contiguous")));
 }
 
 TEST(TokenizerErrors, RefusesBadFieldsOfComponents) {
   EXPECT_THAT(error_of(with("pre_tokenizer", R"({"type": "Metaspace", "replacement": "ab"})")),
-              HasSubstr("replacement: found \"ab\"; expected one character"));
+              HasSubstr("replacement: found 'ab'; expected one character"));
   EXPECT_THAT(error_of(with("pre_tokenizer",
                             R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "x"})")),
-              HasSubstr("prepend_scheme: \"x\" is not supported; supported: always, first, never"));
+              HasSubstr("prepend_scheme: 'x' is not supported; supported: always, first, never"));
   EXPECT_THAT(error_of(with("pre_tokenizer",
                             R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first",
                                 "add_prefix_space": false})")),
@@ -170,7 +170,7 @@ TEST(TokenizerErrors, RefusesBadTemplates) {
   EXPECT_THAT(error_of(processor("[" + a + "," + a + "]", "{}")), HasSubstr("single"));
   EXPECT_THAT(error_of(processor("[" + b + "]", "{}")), HasSubstr("single"));
   EXPECT_THAT(error_of(processor("[" + s + "," + a + "]", "{}")),
-              HasSubstr("\"s\" is not in special_tokens"));
+              HasSubstr("'s' is not in special_tokens"));
   EXPECT_THAT(error_of(processor("[" + s + "," + a + "]", R"({"s": {"id": "s", "ids": [-1]}})")),
               HasSubstr("expected token ids"));
   EXPECT_THAT(error_of(processor("[" + s + "," + a + "]", R"({"s": {"id": "s", "ids": [3]}})")),
@@ -189,9 +189,9 @@ TEST(TokenizerErrors, RefusesMergesOfUnknownTokens) {
                       "}");
   };
   EXPECT_THAT(error_of(merges(R"(["a b", "a x"])")),
-              HasSubstr("model.merges[1]: \"x\" is not in the vocabulary"));
-  EXPECT_THAT(error_of(merges(R"([["x", "b"]])")), HasSubstr("\"x\" is not in the vocabulary"));
-  EXPECT_THAT(error_of(merges(R"(["b a"])")), HasSubstr("\"ba\" is not in the vocabulary"));
+              HasSubstr("model.merges[1]: 'x' is not in the vocabulary"));
+  EXPECT_THAT(error_of(merges(R"([["x", "b"]])")), HasSubstr("'x' is not in the vocabulary"));
+  EXPECT_THAT(error_of(merges(R"(["b a"])")), HasSubstr("'ba' is not in the vocabulary"));
   for (const std::string bad : {R"(["ab"])", R"(["a b c"])", R"([["a"]])", R"([["a", "b", "c"]])",
                                 R"([["a", 1]])", "[5]", "[null]"}) {
     EXPECT_THAT(error_of(merges(bad)),
@@ -203,7 +203,7 @@ TEST(TokenizerErrors, RefusesMergesOfUnknownTokens) {
 TEST(TokenizerErrors, RefusesMergesShorterThanTheirPrefix) {
   EXPECT_THAT(error_of(with_model(R"({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2},
                                       "merges": ["a b"], "continuing_subword_prefix": "##"})")),
-              HasSubstr("\"b\" is shorter than continuing_subword_prefix"));
+              HasSubstr("'b' is shorter than continuing_subword_prefix"));
 }
 
 TEST(TokenizerErrors, RefusesBadIds) {
@@ -211,14 +211,14 @@ TEST(TokenizerErrors, RefusesBadIds) {
     return with_model(R"({"type": "BPE", "merges": [], "vocab": {)" + entries + "}}");
   };
   EXPECT_THAT(error_of(vocab(R"("a": -1)")),
-              HasSubstr("model.vocab: token \"a\" has the id -1; expected an integer from 0 to "));
+              HasSubstr("model.vocab: token 'a' has the id -1; expected an integer from 0 to "));
   EXPECT_THAT(error_of(vocab(R"("a": 16000000)")), HasSubstr("has the id 16000000"));
   EXPECT_THAT(error_of(vocab(R"("a": 99999999999999999999)")), HasSubstr("t.json: "));
   EXPECT_THAT(error_of(vocab(R"("a": 1.5)")), HasSubstr("has the id 1.5"));
   EXPECT_THAT(error_of(vocab(R"("a": "1")")), HasSubstr("has the id"));
   EXPECT_THAT(error_of(vocab(R"("a": 0, "b": 0)")),
-              HasSubstr("id 0 belongs to both \"a\" and \"b\""));
-  EXPECT_THAT(error_of(vocab(R"("a": 0, "a": 1)")), HasSubstr("token \"a\" comes up twice"));
+              HasSubstr("id 0 belongs to both 'a' and 'b'"));
+  EXPECT_THAT(error_of(vocab(R"("a": 0, "a": 1)")), HasSubstr("token 'a' comes up twice"));
   EXPECT_THAT(error_of(vocab("")), HasSubstr("holds no tokens"));
 }
 
@@ -230,18 +230,18 @@ TEST(TokenizerErrors, RefusesAddedTokensThatContradict) {
       HasSubstr("has the id 3, but so has"));
   EXPECT_THAT(
       error_of(with("added_tokens", R"([{"id": 3, "content": "x"}, {"id": 4, "content": "x"}])")),
-      HasSubstr("\"x\" has the id 4, but it also has the id 3"));
+      HasSubstr("'x' has the id 4, but it also has the id 3"));
   EXPECT_THAT(error_of(with("added_tokens", R"([{"id": 3, "content": "a"}])")),
-              HasSubstr("\"a\" has the id 3, but the model's vocabulary gives it 0"));
+              HasSubstr("'a' has the id 3, but the model's vocabulary gives it 0"));
   EXPECT_THAT(error_of(with("added_tokens", R"([{"id": 1, "content": "x"}])")),
-              HasSubstr("\"x\" has the id 1, but the model's vocabulary gives that to \"b\""));
+              HasSubstr("'x' has the id 1, but the model's vocabulary gives that to 'b'"));
   EXPECT_EQ(error_of(with("added_tokens", R"([{"id": 1, "content": "b"}])")), "accepted");
 }
 
 TEST(TokenizerErrors, RefusesAnUnknownTokenThatIsNone) {
   EXPECT_THAT(error_of(with_model(R"({"type": "BPE", "unk_token": "<unk>", "vocab": {"a": 0},
                                       "merges": []})")),
-              HasSubstr("model.unk_token: \"<unk>\" is not in the vocabulary"));
+              HasSubstr("model.unk_token: '<unk>' is not in the vocabulary"));
 }
 
 TEST(TokenizerErrors, RefusesHugeDepth) {

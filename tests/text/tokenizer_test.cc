@@ -187,7 +187,7 @@ TEST_F(DemoTokenizerTest, GivesTheTokensThatTheModelWasScoredOn) {
       parser.load(data_path("eval_tokens.json").string()).value().get_array().value();
   size_t i = 0;
   simdjson::dom::document_stream documents =
-      text_parser.load_many(data_path("eval.jsonl").string()).value();
+      text_parser.load_many(std::string(AUGUR_SOURCE_DIR "/tests/data/eval.jsonl")).value();
   for (const element document : documents) {
     const element row = expected.at(i++);
     ASSERT_EQ(to_text(document["id"]), to_text(row["id"]));

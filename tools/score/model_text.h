@@ -1,7 +1,6 @@
 // The text side of a loaded model, as this program and the engine see it.
 #pragma once
 
-#include "engine/schedule/text_stream.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "tools/score/encode.h"
@@ -21,8 +20,5 @@ class ModelTextCodec final : public TextCodec {
   const Tokenizer* const tokenizer_;
   const ChatTemplate* const chat_template_;
 };
-
-/// Streams of text from tokens; `tokenizer` outlives them. Empty when it is null.
-TextStreamFactory make_text_streams(const Tokenizer* tokenizer);
 
 }  // namespace augur::score

@@ -1,4 +1,4 @@
-#include "engine/model/in_quotes.h"
+#include "engine/text/in_quotes.h"
 
 #include <fmt/format.h>
 
