@@ -1,5 +1,5 @@
 // augur-score: scores or continues documents offline. See docs/augur-score.md.
-#include <boost/json/serialize.hpp>
+#include <fmt/format.h>
 
 #include <filesystem>
 #include <fstream>
@@ -36,7 +36,15 @@ std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
   listener.on_message = log_lines;
   ByteProgress progress("loading");
   listener.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
-  return load_model(config, listener);
+  std::unique_ptr<LoadedModel> model = load_model(config, listener);
+  std::string phases;
+  double seconds = 0;
+  for (const PhaseTime& phase : model->phases) {
+    phases += fmt::format("{}{} {:.2f} s", phases.empty() ? "" : ", ", phase.name, phase.seconds);
+    seconds += phase.seconds;
+  }
+  log_info("loaded in {:.2f} s: {}", seconds, phases);
+  return model;
 }
 
 /// Refuses sampling settings that no line could be run with.
@@ -45,9 +53,9 @@ void check_sampling(const SamplingParams& sampling, int64_t vocab_size) {
     throw ConfigError("sampling", problem);
 }
 
-void write_summary(const std::string& path, const boost::json::object& summary) {
+void write_summary(const std::string& path, const std::string& summary) {
   std::ofstream file(path, std::ios::binary);
-  file << boost::json::serialize(summary) << '\n';
+  file << summary;
   if (!file.flush()) throw OutputError(path + ": the summary cannot be written");
 }
 

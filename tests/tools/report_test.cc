@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <boost/json/parse.hpp>
 
 #include <array>
 
@@ -48,17 +49,22 @@ TEST(Summary, IsAFewLines) {
 }
 
 TEST(Summary, AsJsonHasEveryFigure) {
-  const boost::json::object summary = summary_json(Mode::kScore, scored());
+  const boost::json::value summary = boost::json::parse(summary_json(Mode::kScore, scored()));
   EXPECT_EQ(summary.at("documents"), 10);
+  EXPECT_EQ(summary.at("documents_of_this_run"), 4);
+  EXPECT_EQ(summary.at("bad_lines"), 2);
   EXPECT_EQ(summary.at("tokens"), 1010);
+  EXPECT_EQ(summary.at("scored_tokens"), 1000);
+  EXPECT_EQ(summary.at("logprob_sum"), -1000);
   EXPECT_EQ(summary.at("tokens_per_second"), 250.0);
   EXPECT_EQ(summary.at("is_complete"), true);
   EXPECT_NEAR(summary.at("perplexity").as_double(), 2.718281828, 1e-9);
   JobResult interrupted = scored();
   interrupted.signal = 2;
   interrupted.totals.scored_tokens = 0;
-  EXPECT_EQ(summary_json(Mode::kScore, interrupted).at("is_complete"), false);
-  EXPECT_TRUE(summary_json(Mode::kScore, interrupted).at("perplexity").is_null());
+  const boost::json::value half = boost::json::parse(summary_json(Mode::kScore, interrupted));
+  EXPECT_EQ(half.at("is_complete"), false);
+  EXPECT_TRUE(half.at("perplexity").is_null());
 }
 
 TEST(JobResult, TheExitStatusSaysHowItEnded) {

@@ -41,7 +41,7 @@ class ToyJobTest : public testing::Test {
   JobResult run(const std::function<void(const JobProgress&)>& after_step = [](const auto&) {}) {
     set_caught_signal(0);
     test::ToyRunner runner(limits_);
-    Engine engine(engine_options_, runner, test::make_toy_text);
+    Engine engine(engine_options_, runner, &test::toy_tokenizer());
     Job job(options_, row_settings(options_, EngineConfig(), "toy"));
     const JobResult result = job.run(engine, LetterCodec(), sampling_, engine_options_, after_step);
     num_rows_run_ = runner.num_rows_run();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <string_view>
 
 #include "engine/progress.h"
@@ -79,18 +80,19 @@ std::vector<std::string> summary_lines(Mode mode,
   return lines;
 }
 
-boost::json::object summary_json(Mode mode, const JobResult& result) {
-  boost::json::object summary{{"mode", mode == Mode::kScore ? "score" : "generate"},
-                              {"tokens", num_tokens(result.totals)},
-                              {"seconds", result.seconds},
-                              {"tokens_per_second", tokens_per_second(result)},
-                              {"documents_of_this_run", result.written.documents},
-                              {"is_complete", result.signal == 0 && !result.strict_stop}};
-  for (auto& [key, value] : totals_to_json(result.totals)) summary[key] = value;
-  const auto perplexity = result.totals.perplexity();
-  summary["perplexity"] =
-      perplexity ? boost::json::value(*perplexity) : boost::json::value(nullptr);
-  return summary;
+std::string summary_json(Mode mode, const JobResult& result) {
+  const Totals& totals = result.totals;
+  const auto perplexity = totals.perplexity();
+  return fmt::format(
+      "{{\"mode\":\"{}\",\"is_complete\":{},\"documents\":{},\"documents_of_this_run\":{},"
+      "\"bad_lines\":{},\"tokens\":{},\"prompt_tokens\":{},\"completion_tokens\":{},"
+      "\"scored_tokens\":{},\"logprob_sum\":{},\"perplexity\":{},\"seconds\":{:.6f},"
+      "\"tokens_per_second\":{:.1f}}}\n",
+      mode == Mode::kScore ? "score" : "generate", result.signal == 0 && !result.strict_stop,
+      totals.documents, result.written.documents, totals.bad_lines, num_tokens(totals),
+      totals.prompt_tokens, totals.completion_tokens, totals.scored_tokens, totals.logprob_sum,
+      perplexity && std::isfinite(*perplexity) ? fmt::format("{}", *perplexity) : "null",
+      result.seconds, tokens_per_second(result));
 }
 
 std::string resume_command(int argc, const char* const* argv) {

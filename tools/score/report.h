@@ -1,8 +1,6 @@
 // What people are told of a run: the progress line, and the closing figures.
 #pragma once
 
-#include <boost/json/object.hpp>
-
 #include <string>
 #include <vector>
 
@@ -19,8 +17,8 @@ std::vector<std::string> summary_lines(Mode mode,
                                        const JobResult& result,
                                        const std::string& errors_path);
 
-/// The same for programs. `perplexity` is null when nothing was scored.
-boost::json::object summary_json(Mode mode, const JobResult& result);
+/// The same for programs: one line of JSON. `perplexity` is null when nothing was scored.
+std::string summary_json(Mode mode, const JobResult& result);
 
 /// The command that goes on with an interrupted run, quoted for a shell: the one that was given,
 /// with --resume in place of --overwrite.
