@@ -82,7 +82,6 @@ int run(int argc, char** argv) {
     return std::cout.flush() ? status(ExitCode::kOk) : status(ExitCode::kOutputFailed);
   }
   set_log_level(effective.config.logging.level);
-  log_lines(write_config(effective));
 
   // What is wrong with options and files is told before a large model is read.
   check_sampling(make_sampling(options.sampling, {}), std::numeric_limits<int32_t>::max());
@@ -92,6 +91,7 @@ int run(int argc, char** argv) {
   const auto folder = std::filesystem::weakly_canonical(effective.config.model.path, error);
   catch_signals();
   Job job(options, row_settings(options, effective.config, folder.string()));
+  log_lines(write_config(effective));
   if (const ResumePoint& resume = job.resume(); !resume.done.empty() || !resume.held.empty())
     log_info("going on after {} documents", format_count(resume.totals.documents));
 

@@ -1,7 +1,10 @@
 #include "tools/score/result_writer.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
+
+#include "engine/log.h"
 
 namespace augur::score {
 namespace {
@@ -10,6 +13,7 @@ namespace {
 // small beside the output.
 constexpr auto kFlushInterval = std::chrono::seconds(1);
 constexpr int64_t kFlushBytes = 4 << 20;
+constexpr int kMaxTold = 20;
 
 }  // namespace
 
@@ -59,7 +63,10 @@ void ResultWriter::flush() {
     batch.hash_sum += line.line_hash;
     batch.totals += line.totals;
   }
-  if (files_.errors_path.empty()) errors.clear();
+  if (files_.errors_path.empty()) {
+    tell_bad_lines();
+    errors.clear();
+  }
   if (!errors.empty() && !files_.errors) files_.errors.emplace(files_.errors_path);
   if (files_.state) {
     batch.output_begin = files_.output.num_bytes();
@@ -73,6 +80,16 @@ void ResultWriter::flush() {
   written_ += batch.totals;
   ready_.clear();
   ready_bytes_ = 0;
+}
+
+void ResultWriter::tell_bad_lines() {
+  for (const FinishedLine& line : ready_) {
+    if (!line.is_bad || num_told_ > kMaxTold) continue;
+    if (num_told_++ < kMaxTold)
+      log_warning("bad line: {}", std::string_view(line.text).substr(0, line.text.size() - 1));
+    else
+      log_warning("more lines are bad; --errors FILE would list them");
+  }
 }
 
 void ResultWriter::finish() {

@@ -28,7 +28,7 @@ struct FinishedLine {
 /// Where the results go.
 struct ResultFiles {
   OutputFile output;
-  std::string errors_path;           // empty: bad lines are not written anywhere
+  std::string errors_path;           // empty: the first bad lines are logged
   std::optional<OutputFile> errors;  // opened with the first bad line when absent
   std::optional<OutputFile> state;   // absent: the run cannot be resumed (pipes, devices)
 };
@@ -59,6 +59,8 @@ class ResultWriter {
  private:
   /// Puts the line into the next flush. Returns its weight.
   int64_t release(FinishedLine&& line);
+  /// Logs the bad lines of the next flush, until enough have been.
+  void tell_bad_lines();
 
   ResultFiles files_;
   const bool keep_order_;
@@ -68,6 +70,7 @@ class ResultWriter {
   int64_t ready_bytes_ = 0;
   Clock::time_point last_flush_ = Clock::now();
   Totals written_;
+  int num_told_ = 0;
 };
 
 }  // namespace augur::score

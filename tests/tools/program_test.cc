@@ -1,0 +1,163 @@
+// The program as people run it: augur-score with the demo model, in a process of its own.
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <boost/json/parse.hpp>
+
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "tests/tools/temporary_folder.h"
+
+namespace augur::score {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kDemoModel = AUGUR_SOURCE_DIR "/models/tiny-glm4-moe";
+
+class ProgramTest : public testing::Test {
+ protected:
+  /// Starts the program with stdout and stderr in files. Returns its process id.
+  pid_t start(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(),
+                     {AUGUR_SCORE_PROGRAM, "--model", kDemoModel, "--set", "kv_cache.bytes=64MiB"});
+    const pid_t child = fork();
+    if (child != 0) return child;
+    const bool is_redirected = freopen(folder_.file("stdout").c_str(), "w", stdout) != nullptr &&
+                               freopen(folder_.file("stderr").c_str(), "w", stderr) != nullptr;
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    if (is_redirected) execv(AUGUR_SCORE_PROGRAM, argv.data());
+    _exit(127);
+  }
+  static int wait_for(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  int run(const std::vector<std::string>& arguments) { return wait_for(start(arguments)); }
+  std::string in(const std::string& text) { return folder_.write("in.jsonl", text); }
+  std::string out() const { return folder_.file("out.jsonl"); }
+  boost::json::value row(size_t index) const {
+    std::istringstream rows(folder_.read("out.jsonl"));
+    std::string line;
+    for (size_t i = 0; i <= index; ++i) std::getline(rows, line);
+    return boost::json::parse(line);
+  }
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(ProgramTest, ScoresText) {
+  const std::string input =
+      in("{\"id\":\"likely\",\"text\":\"The capital of France is Paris.\"}\n"
+         "{\"id\":\"less\",\"text\":\"The capital of France is Lard.\"}\n");
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--summary", folder_.file("summary")}), 0)
+      << folder_.read("stderr");
+  EXPECT_GT(row(0).at("logprob_sum").to_number<double>(),
+            row(1).at("logprob_sum").to_number<double>() + 3);
+  const boost::json::value summary = boost::json::parse(folder_.read("summary"));
+  EXPECT_EQ(summary.at("documents"), 2);
+  EXPECT_EQ(summary.at("is_complete"), true);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("bytes: 64MiB"));
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("# --set"));
+}
+
+TEST_F(ProgramTest, AnswersAndContinues) {
+  const std::string input = in(
+      "{\"id\":1,\"messages\":[{\"role\":\"user\",\"content\":\"Name the capital of Japan.\"}]}\n"
+      "{\"id\":2,\"prompt\":\"The capital of France is\"}\n");
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--mode", "generate", "--temperature", "0", "--stop",
+                 ".", "--max-tokens", "20"}),
+            0)
+      << folder_.read("stderr");
+  EXPECT_THAT(std::string(row(0).at("text").as_string()), HasSubstr("Tokyo"));
+  EXPECT_EQ(row(1).at("text"), " Paris");
+  EXPECT_EQ(row(1).at("finish_reason"), "stop");
+}
+
+TEST_F(ProgramTest, WritesRowsAndNothingElseToStandardOutput) {
+  EXPECT_EQ(run({"-i", in("{\"text\":\"abc\"}\nbad\n"), "-o", "-"}), 2);
+  const std::string rows = folder_.read("stdout");
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 1);
+  EXPECT_EQ(boost::json::parse(rows).at("id"), 1);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("warning: bad line: {\"line\":2"));
+}
+
+TEST_F(ProgramTest, EndsWithItsDocumentedStatus) {
+  const std::string input = in("{\"text\":\"abc\"}\n");
+  EXPECT_EQ(run({"-i", input}), 1);
+  EXPECT_EQ(run({"-i", folder_.file("absent"), "-o", out()}), 1);
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--set", "execution.isa=sse"}), 1);
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--set", "model.path=" + folder_.file("")}), 0)
+      << "--model counts after --set";
+  EXPECT_EQ(run({"-i", input, "-o", out()}), 1) << "the output is there";
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("--overwrite starts anew"));
+  EXPECT_EQ(run({"-i", input, "-o", "/dev/full"}), 3);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("No space left on device"));
+  EXPECT_EQ(run({"-i", in("bad\n{\"text\":\"abc\"}\n"), "-o", out(), "--overwrite", "--strict"}),
+            2);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("in.jsonl:1: is not valid JSON"));
+}
+
+TEST_F(ProgramTest, SettingsThatNoLineCouldRunWithAreRefusedAtOnce) {
+  EXPECT_EQ(
+      run({"-i", in("{\"text\":\"abc\"}\n"), "-o", out(), "--mode", "generate", "--top-p", "1.5"}),
+      1);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("top_p is 1.5"));
+}
+
+TEST_F(ProgramTest, PrintsAConfigurationThatItReads) {
+  EXPECT_EQ(run({"--print-config"}), 0);
+  const std::string file = folder_.write("config.yaml", folder_.read("stdout"));
+  EXPECT_EQ(run({"--print-config", "--config", file}), 0);
+  EXPECT_THAT(folder_.read("stdout"), HasSubstr("# " + file));
+}
+
+TEST_F(ProgramTest, GoesOnWhereASignalStoppedIt) {
+  std::string documents;
+  for (int i = 0; i < 400; ++i)
+    documents +=
+        "{\"id\":" + std::to_string(i) + ",\"prompt\":\"Number " + std::to_string(i) + " is\"}\n";
+  const std::vector<std::string> arguments = {"-i",
+                                              in(documents),
+                                              "-o",
+                                              out(),
+                                              "--mode",
+                                              "generate",
+                                              "--temperature",
+                                              "1",
+                                              "--resume",
+                                              "--max-tokens",
+                                              "40",
+                                              "--ignore-eos",
+                                              "--set",
+                                              "execution.max_batch_size=8"};
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    const pid_t child = start(arguments);
+    // Long enough that some rows stand in the output (they are flushed once a second).
+    const auto size_before = folder_.read("out.jsonl").size();
+    for (int i = 0; i < 600 && folder_.read("out.jsonl").size() <= size_before; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, signal);
+    const int status = wait_for(child);
+    if (status == 0) break;  // a fast machine is done before
+    EXPECT_EQ(status, signal == SIGKILL ? -SIGKILL : 128 + signal) << folder_.read("stderr");
+    if (signal != SIGKILL) {
+      EXPECT_THAT(folder_.read("stderr"), HasSubstr("interrupted; go on with: "));
+    }
+  }
+  EXPECT_EQ(run(arguments), 0) << folder_.read("stderr");
+  const std::string resumed = folder_.read("out.jsonl");
+  EXPECT_EQ(std::count(resumed.begin(), resumed.end(), '\n'), 400);
+  std::vector<std::string> again = arguments;
+  std::replace(again.begin(), again.end(), std::string("--resume"), std::string("--overwrite"));
+  EXPECT_EQ(run(again), 0);
+  EXPECT_EQ(folder_.read("out.jsonl"), resumed);
+}
+
+}  // namespace
+}  // namespace augur::score
