@@ -16,11 +16,11 @@ struct RopeConfig {
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1;
   int64_t original_max_position_embeddings = 0;
-  double low_freq_factor = 1;   // llama3
-  double high_freq_factor = 4;  // llama3
-  double beta_fast = 32;        // yarn
-  double beta_slow = 1;         // yarn
-  double attention_factor = 0;  // yarn; 0: 0.1 ln(factor) + 1
+  double low_freq_factor = 1;    // llama3
+  double high_freq_factor = 4;   // llama3
+  double beta_fast = 32;         // yarn
+  double beta_slow = 1;          // yarn
+  double attention_factor = 0;   // yarn; 0: 0.1 ln(factor) + 1
   bool rounds_ramp_ends = true;  // yarn; the key is `truncate`
 };
 

@@ -16,7 +16,7 @@ struct LogitBias {
 /// How one row is sampled. The settings act in this order: logit_bias, repetition penalty,
 /// presence and frequency penalties, temperature, min_p, top_k, top_p, draw.
 struct SamplingRow {
-  float temperature = 1;  // 0: the largest logit, ties to the lower id; the rest is then ignored
+  float temperature = 1;  // 0: the largest logit after bias and penalties, ties to the lower id
   int top_k = 0;          // 0: all
   float top_p = 1;        // (0, 1]; Holtzman et al. 2019, arXiv:1904.09751
   float min_p = 0;        // [0, 1]; Nguyen et al. 2024, arXiv:2407.01082

@@ -84,9 +84,11 @@ class PhaseTimer {
 };
 
 std::string describe_plan(const WeightPlan& plan) {
-  std::string text = fmt::format("{:.2f} B parameters in {} tensors, {} stored",
-                                 static_cast<double>(plan.num_values) * 1e-9, plan.num_tensors,
-                                 format_bytes(plan.total_stored_bytes()));
+  const auto millions = static_cast<double>(plan.num_values) * 1e-6;
+  std::string text = millions < 1000 ? fmt::format("{:.1f} million", millions)
+                                     : fmt::format("{:.2f} billion", millions * 1e-3);
+  text += fmt::format(" parameters in {} tensors, {} stored", plan.num_tensors,
+                      format_bytes(plan.total_stored_bytes()));
   if (plan.num_rounded_f16 + plan.num_rounded_f32 > 0) {
     text += fmt::format("; {} F16 and {} F32 matrices rounded to bf16", plan.num_rounded_f16,
                         plan.num_rounded_f32);

@@ -216,8 +216,7 @@ TEST(TokenizerErrors, RefusesBadIds) {
   EXPECT_THAT(error_of(vocab(R"("a": 99999999999999999999)")), HasSubstr("t.json: "));
   EXPECT_THAT(error_of(vocab(R"("a": 1.5)")), HasSubstr("has the id 1.5"));
   EXPECT_THAT(error_of(vocab(R"("a": "1")")), HasSubstr("has the id"));
-  EXPECT_THAT(error_of(vocab(R"("a": 0, "b": 0)")),
-              HasSubstr("id 0 belongs to both 'a' and 'b'"));
+  EXPECT_THAT(error_of(vocab(R"("a": 0, "b": 0)")), HasSubstr("id 0 belongs to both 'a' and 'b'"));
   EXPECT_THAT(error_of(vocab(R"("a": 0, "a": 1)")), HasSubstr("token 'a' comes up twice"));
   EXPECT_THAT(error_of(vocab("")), HasSubstr("holds no tokens"));
 }
