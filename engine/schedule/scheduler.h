@@ -8,9 +8,9 @@
 // more later. It is admitted when, besides, enough blocks stay free for the growth to be expected
 // of it and of those that run, judged by the share of their max_tokens that sequences used of late;
 // so preemption is rare. A decode that finds no block preempts the newest running sequence, which
-// gives back its blocks and waits, before all newer ones, to be recomputed. The oldest sequence is
-// therefore never held up, whatever the sizes, as long as each sequence fits alone: no deadlock,
-// and nobody starves.
+// gives back its blocks and waits, before all newer ones, to be recomputed. So the oldest running
+// sequence always advances, and nobody overtakes the head of the queue: no deadlock, and nobody
+// starves, whatever the sizes, as long as each sequence fits alone.
 //
 // Sharing: sequences of one request share the full blocks before the prompt's last token. The
 // others are parked until the first has computed them, then begin behind them; what remains of the

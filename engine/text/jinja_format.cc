@@ -195,9 +195,11 @@ class PrintfValues {
     return *found;
   }
 
+  // Python lets everything with items pass as a mapping that need not be used up.
   void check_all_taken() const {
     const bool is_left = is_tuple() ? num_taken_ < values_.as_sequence().items.size()
-                                    : num_taken_ == 0 && !values_.is(Kind::kDict);
+                                    : num_taken_ == 0 && (values_.is_string() ||
+                                                          values_.is_number() || values_.is_none());
     if (is_left) throw TemplateError("not all arguments converted during string formatting");
   }
 

@@ -1,5 +1,6 @@
 // The filters of text.
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "engine/text/jinja_access.h"
@@ -120,7 +121,6 @@ Value filter_indent(Runtime& runtime, const Value& input, const Arguments& argum
 
 Value filter_truncate(Runtime& runtime, const Value& input, const Arguments& arguments) {
   const BoundArguments bound("truncate", arguments, {"length", "killwords", "end", "leeway"});
-  const std::string text = to_text(runtime, input);
   const std::string end = bound.text(2, "...");
   const Integer end_length = static_cast<Integer>(count_code_points(end));
   const Integer limit = bound.integer(0, 255);
@@ -128,8 +128,15 @@ Value filter_truncate(Runtime& runtime, const Value& input, const Arguments& arg
   if (limit < end_length || leeway < 0) {
     throw TemplateError("truncate: length must be at least that of end, and leeway at least 0");
   }
-  const Integer length = static_cast<Integer>(count_code_points(text));
-  if (length <= limit || length - limit <= leeway) return as_text(runtime, input);
+  const std::optional<Integer> size = length(runtime, input);
+  if (!size) {
+    throw TemplateError("object of type '" + std::string(input.type_name()) + "' has no length");
+  }
+  if (*size <= limit || *size - limit <= leeway) return input;
+  if (!input.is_string()) {
+    throw TemplateError("truncate: a string is needed, not " + std::string(input.type_name()));
+  }
+  const std::string& text = input.as_string();
   std::string kept = text.substr(0, byte_position(text, static_cast<size_t>(limit - end_length)));
   if (!bound.flag(1, false)) kept = kept.substr(0, kept.rfind(' '));
   return runtime.text(kept + end);

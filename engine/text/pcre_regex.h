@@ -28,8 +28,8 @@ class PcreRegex {
   static PcreRegex compile(std::string_view pattern, const std::string& where);
 
   /// The first match at or after `start`, a character boundary of `text`, well-formed UTF-8.
-  /// Neither long texts nor deep backtracking end the search early; only running out of 1 GiB
-  /// of backtracking memory does, by std::runtime_error.
+  /// Long texts and deep backtracking are no reason to stop; work that grows faster than the text
+  /// or needs more than 1 GiB to backtrack is, by std::runtime_error.
   std::optional<Match> find(std::string_view text, size_t start) const;
 
   PcreRegex(PcreRegex&&) noexcept;

@@ -5,7 +5,9 @@
 // could be in (as in Cox, "Regular Expression Matching: the Virtual Machine Approach"); a thread
 // of lower priority dies once a better one has matched. Matches are decided one code point late,
 // with that code point known, which is what lookahead at one character needs.
-// No match reads a code point twice, whatever the text: nothing backtracks, and nothing recurses.
+// Nothing backtracks or recurses. A match reads its own code points once, and further ones only as
+// far as a better alternative may still hold; the split patterns of published models cover every
+// text with matches, and take time in proportion to it.
 #pragma once
 
 #include <array>

@@ -32,7 +32,9 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, const std::string& where);
 
   /// `add_special_tokens`: with what the post-processor puts around. Added tokens that appear in
-  /// the text become tokens either way. Takes time n log n in the worst case.
+  /// the text become tokens either way. Time grows with n log n for every split pattern that runs
+  /// as an automaton, which those of published models do (text_pattern.h); another may backtrack,
+  /// and throws std::runtime_error when that gets out of hand.
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
 
   /// Ids that are no tokens are passed over. Well-formed UTF-8 whatever the ids.

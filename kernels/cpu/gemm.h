@@ -51,6 +51,19 @@ struct PackTokensArgs {
   std::byte* to = nullptr;
 };
 
+/// One token of a MoE layer: out = sum over its choices, in order, of weights[i] * row places[i] of
+/// `results`, plus `shared` where given.
+struct CombineArgs {
+  const float* results = nullptr;
+  int64_t result_stride = 0;  // elements
+  const int32_t* places = nullptr;
+  const float* weights = nullptr;
+  int num_choices = 0;
+  const float* shared = nullptr;
+  float* out = nullptr;
+  int64_t num_cols = 0;
+};
+
 struct GemmUnit {
   int64_t token_group;  // blocks of packed tokens begin at multiples of this
   int64_t panel_group;  // blocks of this many panels (and multiples) run best
@@ -58,6 +71,7 @@ struct GemmUnit {
   int64_t (*packed_bytes)(int64_t num_tokens, int64_t num_col_tiles);
   void (*pack_tokens)(const PackTokensArgs& args);
   void (*multiply)(const GemmBlock& block);
+  void (*combine)(const CombineArgs& args);
 };
 
 /// Requires has_isa(isa).

@@ -25,11 +25,6 @@ struct alignas(64) TileConfig {
 };
 constexpr TileConfig kTileConfig;
 
-// Sums of 16 tokens x 16 rows.
-struct alignas(64) Sums {
-  float values[16][16];
-};
-
 // The two panels that are read next, brought to L2 line after line while others are multiplied: in
 // order, so that the hardware's prefetching joins in, and evenly, so that loads of tiles need not
 // wait. They may lie past the matrix, where that does no harm.
@@ -50,13 +45,14 @@ struct Ahead {
   }
 };
 
-// Sums of one token tile and up to four panels. Registers 0 to 3 are sums, 4 tokens, 5 to 7
-// weights.
+// Sums of one token tile and up to four panels, to out [16, 16 * kPanels]. Registers 0 to 3 are
+// sums, 4 tokens, 5 to 7 weights.
 template <int kPanels>
 void one_by(const std::byte* tokens,
             const std::byte* const* panels,
             int64_t num_tiles,
-            Sums* sums) {
+            float* out,
+            int64_t out_stride) {
   _tile_zero(0);
   if (kPanels > 1) _tile_zero(1);
   if (kPanels > 2) _tile_zero(2);
@@ -79,20 +75,21 @@ void one_by(const std::byte* tokens,
       _tile_dpbf16ps(3, 4, 5);
     }
   }
-  _tile_stored(0, sums[0].values, 64);
-  if (kPanels > 1) _tile_stored(1, sums[1].values, 64);
-  if (kPanels > 2) _tile_stored(2, sums[2].values, 64);
-  if (kPanels > 3) _tile_stored(3, sums[3].values, 64);
+  const int64_t row_bytes = out_stride * 4;
+  _tile_stored(0, out, row_bytes);
+  if (kPanels > 1) _tile_stored(1, out + 16, row_bytes);
+  if (kPanels > 2) _tile_stored(2, out + 32, row_bytes);
+  if (kPanels > 3) _tile_stored(3, out + 48, row_bytes);
 }
 
-// Two token tiles by two panels: each tile loaded serves two products. Sums lie as
-// [token tile][panel].
+// Two token tiles by two panels, to out [32, 32]: each tile loaded serves two products.
 void two_by_two(const std::byte* tokens,
                 int64_t token_tile_bytes,
                 const std::byte* const* panels,
                 int64_t num_tiles,
                 Ahead& ahead,
-                Sums* sums) {
+                float* out,
+                int64_t out_stride) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -109,10 +106,11 @@ void two_by_two(const std::byte* tokens,
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, sums[0].values, 64);
-  _tile_stored(1, sums[1].values, 64);
-  _tile_stored(2, sums[2].values, 64);
-  _tile_stored(3, sums[3].values, 64);
+  const int64_t row_bytes = out_stride * 4;
+  _tile_stored(0, out, row_bytes);
+  _tile_stored(1, out + 16, row_bytes);
+  _tile_stored(2, out + 16 * out_stride, row_bytes);
+  _tile_stored(3, out + 16 * out_stride + 16, row_bytes);
 }
 
 uint16_t* gated_row(const GemmBlock& block, int64_t token, int64_t panel) {
@@ -121,42 +119,60 @@ uint16_t* gated_row(const GemmBlock& block, int64_t token, int64_t panel) {
          token % 16 * 32 + panel % 2 * 16;
 }
 
-// The results of one token tile: `sums` holds num_panels of them (kGated: gates, then ups).
+// The results of one token tile from sums [16, num_panels * 16] (kGated: gates, then ups).
 void store_tile(const GemmBlock& block,
                 int64_t first_token,
                 int64_t first_panel,
                 int num_panels,
-                const Sums* sums) {
+                const float* sums) {
   const int64_t num_left = block.first_token + block.num_tokens - first_token;
   const int64_t num_tokens = num_left < 16 ? num_left : 16;
   const bool is_gated = block.output == GemmOutput::kGated;
   const int num_out = is_gated ? num_panels / 2 : num_panels;
-  for (int p = 0; p < num_out; ++p) {
-    const int64_t panel = first_panel + p;
-    for (int64_t t = 0; t < num_tokens; ++t) {
-      const __m512 row = _mm512_load_ps(sums[p].values[t]);
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    const float* const row = sums + t * num_panels * 16;
+    for (int p = 0; p < num_out; ++p) {
+      const int64_t panel = first_panel + p;
+      const __m512 values = _mm512_load_ps(row + p * 16);
       if (!is_gated) {
-        store_sums(block, first_token + t, panel, row);
+        store_sums(block, first_token + t, panel, values);
         continue;
       }
       uint16_t* const to = gated_row(block, first_token + t, panel);
-      store_gated(row, _mm512_load_ps(sums[num_out + p].values[t]), to);
+      store_gated(values, _mm512_load_ps(row + (num_out + p) * 16), to);
       // The other half of the last tile, where the number of panels is odd.
       if ((panel + 1) * 16 >= block.num_rows && panel % 2 == 0) clear_half(to + 16);
     }
   }
 }
 
-// Few tokens: the weights are read once, four panels abreast.
+// Where tiles of sums may go without a detour: nothing is added, rounded or cut off.
+float* direct_output(const GemmBlock& block,
+                     int64_t first_token,
+                     int64_t num_tokens,
+                     int64_t first_panel,
+                     int num_panels) {
+  const bool is_whole = first_token + num_tokens <= block.first_token + block.num_tokens &&
+                        (first_panel + num_panels) * 16 <= block.num_rows;
+  if (block.output != GemmOutput::kF32 || block.bias != nullptr || !is_whole) return nullptr;
+  return static_cast<float*>(block.out) + first_token * block.out_stride + first_panel * 16;
+}
+
+// One token tile by kPanels panels, and what becomes of the sums.
 template <int kPanels>
 void multiply_one_tile(const GemmBlock& block,
                        const std::byte* const* panels,
+                       int64_t first_token,
                        int64_t first_panel) {
-  Sums sums[kPanels];
-  const std::byte* const tokens =
-      block.tokens + block.first_token / 16 * block.num_col_tiles * kTile;
-  one_by<kPanels>(tokens, panels, block.num_col_tiles, sums);
-  store_tile(block, block.first_token, first_panel, kPanels, sums);
+  const std::byte* const tokens = block.tokens + first_token / 16 * block.num_col_tiles * kTile;
+  float* const out = direct_output(block, first_token, 16, first_panel, kPanels);
+  if (out != nullptr) {
+    one_by<kPanels>(tokens, panels, block.num_col_tiles, out, block.out_stride);
+    return;
+  }
+  alignas(64) float sums[16 * 16 * kPanels];
+  one_by<kPanels>(tokens, panels, block.num_col_tiles, sums, 16 * kPanels);
+  store_tile(block, first_token, first_panel, kPanels, sums);
 }
 
 // Many tokens by one or two panels (kGated: a gate panel and its up panel).
@@ -170,21 +186,25 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
   Ahead ahead = {{panels[0] + distance, panels[kPanels - 1] + distance},
                  block.num_col_tiles * 16,
                  (16 + num_pairs - 1) / num_pairs};
-  Sums sums[2 * kPanels];
   for (int64_t t = 0; t < num_token_tiles; t += 2) {
+    const int64_t token = block.first_token + t * 16;
+    if (kPanels == 1 || t + 2 > num_token_tiles) {
+      multiply_one_tile<kPanels>(block, panels, token, first_panel);
+      if (t + 2 <= num_token_tiles) {
+        multiply_one_tile<kPanels>(block, panels, token + 16, first_panel);
+      }
+      continue;
+    }
     const std::byte* const from = tokens + t * tile_row_bytes;
-    const bool is_pair = t + 2 <= num_token_tiles;
-    if (kPanels == 2 && is_pair) {
-      two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, sums);
-    } else {
-      one_by<kPanels>(from, panels, block.num_col_tiles, sums);
-      if (is_pair)
-        one_by<kPanels>(from + tile_row_bytes, panels, block.num_col_tiles, sums + kPanels);
+    float* const out = direct_output(block, token, 32, first_panel, kPanels);
+    if (out != nullptr) {
+      two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, out, block.out_stride);
+      continue;
     }
-    store_tile(block, block.first_token + t * 16, first_panel, kPanels, sums);
-    if (is_pair) {
-      store_tile(block, block.first_token + (t + 1) * 16, first_panel, kPanels, sums + kPanels);
-    }
+    alignas(64) float sums[32 * 32];
+    two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, sums, 32);
+    store_tile(block, token, first_panel, kPanels, sums);
+    store_tile(block, token + 16, first_panel, kPanels, sums + 16 * 32);
   }
 }
 
@@ -193,6 +213,7 @@ void multiply(const GemmBlock& block) {
   const int64_t panel_bytes = block.num_col_tiles * kTile;
   const auto weights = [&](int64_t panel) { return block.weights + panel * panel_bytes; };
   const auto up = [&](int64_t panel) { return block.up + panel * panel_bytes; };
+  // A single token tile reads the weights once, four panels abreast.
   const bool is_small = block.num_tokens <= 16;
   int64_t panel = block.first_panel;
   const int64_t end = panel + block.num_panels;
@@ -200,7 +221,7 @@ void multiply(const GemmBlock& block) {
     for (; is_small && panel + 2 <= end; panel += 2) {
       const std::byte* const panels[] = {weights(panel), weights(panel + 1), up(panel),
                                          up(panel + 1)};
-      multiply_one_tile<4>(block, panels, panel);
+      multiply_one_tile<4>(block, panels, block.first_token, panel);
     }
     for (; panel < end; ++panel) {
       const std::byte* const panels[] = {weights(panel), up(panel)};
@@ -210,7 +231,7 @@ void multiply(const GemmBlock& block) {
     for (; is_small && panel + 4 <= end; panel += 4) {
       const std::byte* const panels[] = {weights(panel), weights(panel + 1), weights(panel + 2),
                                          weights(panel + 3)};
-      multiply_one_tile<4>(block, panels, panel);
+      multiply_one_tile<4>(block, panels, block.first_token, panel);
     }
     for (; panel + 2 <= end; panel += 2) {
       const std::byte* const panels[] = {weights(panel), weights(panel + 1)};
@@ -245,7 +266,8 @@ void pack_tokens(const PackTokensArgs& args) {
 }  // namespace
 
 const GemmUnit kAmxGemm = {
-    /*token_group=*/16, /*panel_group=*/4, /*block_bytes=*/1 << 20,
-    packed_bytes,       pack_tokens,       multiply};
+    /*token_group=*/16,
+    /*panel_group=*/4,
+    /*block_bytes=*/1 << 20, packed_bytes, pack_tokens, multiply, combine};
 
 }  // namespace augur::cpu

@@ -16,6 +16,7 @@ struct Avx2 {
 
 const GemmUnit kAvx2Gemm = {
     /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/256 << 10,
-    packed_bytes,      pack_tokens,       multiply<Avx2>};
+    packed_bytes,      pack_tokens,       multiply<Avx2>,
+    combine<Avx2>};
 
 }  // namespace augur::cpu

@@ -173,7 +173,12 @@ void pack_tokens(const PackTokensArgs& args) {
 }  // namespace
 
 const GemmUnit kAvx512Gemm = {
-    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/512 << 10,
-    packed_bytes,      pack_tokens,       multiply};
+    /*token_group=*/1,
+    /*panel_group=*/4,
+    /*block_bytes=*/512 << 10,
+    packed_bytes,
+    pack_tokens,
+    multiply,
+    combine};
 
 }  // namespace augur::cpu

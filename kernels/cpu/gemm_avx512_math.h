@@ -64,5 +64,23 @@ inline void store_sums(const GemmBlock& block, int64_t token, int64_t panel, __m
   }
 }
 
+// The sums of 16 columns stay in a register; a last partial group is masked.
+inline void combine(const CombineArgs& args) {
+  for (int64_t col = 0; col < args.num_cols; col += 16) {
+    const int64_t num_left = args.num_cols - col;
+    const __mmask16 mask =
+        num_left >= 16 ? __mmask16{0xffff} : static_cast<__mmask16>((1u << num_left) - 1);
+    __m512 sum = _mm512_setzero_ps();
+    for (int i = 0; i < args.num_choices; ++i) {
+      const float* const row = args.results + args.places[i] * args.result_stride + col;
+      sum = _mm512_fmadd_ps(_mm512_set1_ps(args.weights[i]), _mm512_maskz_loadu_ps(mask, row), sum);
+    }
+    if (args.shared != nullptr) {
+      sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, args.shared + col));
+    }
+    _mm512_mask_storeu_ps(args.out + col, mask, sum);
+  }
+}
+
 }  // namespace
 }  // namespace augur::cpu

@@ -36,7 +36,7 @@ int64_t num_panel_blocks(int64_t num_groups, int64_t num_other, int num_threads)
 }
 
 int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles) {
-  const int64_t num_tokens = unit.block_bytes / (num_col_tiles * 64);
+  const int64_t num_tokens = unit.block_bytes / (std::max<int64_t>(num_col_tiles, 1) * 64);
   return std::clamp<int64_t>(num_tokens, 32, 256) / 32 * 32;
 }
 

@@ -11,7 +11,7 @@ struct Portable {
 }  // namespace
 
 const GemmUnit kPortableGemm = {
-    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/256 << 10,
-    packed_bytes,      pack_tokens,       multiply<Portable>};
+    /*token_group=*/1, /*panel_group=*/4,  /*block_bytes=*/256 << 10, packed_bytes,
+    pack_tokens,       multiply<Portable>, combine<Portable>};
 
 }  // namespace augur::cpu

@@ -207,6 +207,28 @@ void multiply(const GemmBlock& block) {
   }
 }
 
+template <typename Arch>
+void combine(const CombineArgs& args) {
+  int64_t col = 0;
+  for (; col + 8 <= args.num_cols; col += 8) {
+    Floats sum = fill(0);
+    for (int i = 0; i < args.num_choices; ++i) {
+      const float* const row = args.results + args.places[i] * args.result_stride + col;
+      sum = Arch::multiply_add(fill(args.weights[i]), *reinterpret_cast<const Floats*>(row), sum);
+    }
+    if (args.shared != nullptr) sum += *reinterpret_cast<const Floats*>(args.shared + col);
+    *reinterpret_cast<Floats*>(args.out + col) = sum;
+  }
+  for (; col < args.num_cols; ++col) {
+    Floats sum = fill(0);
+    for (int i = 0; i < args.num_choices; ++i) {
+      const float value = args.results[args.places[i] * args.result_stride + col];
+      sum = Arch::multiply_add(fill(args.weights[i]), fill(value), sum);
+    }
+    args.out[col] = args.shared == nullptr ? sum[0] : sum[0] + args.shared[col];
+  }
+}
+
 int64_t packed_bytes(int64_t num_tokens, int64_t num_col_tiles) {
   return num_tokens * token_stride(num_col_tiles) * 4;
 }

@@ -255,21 +255,20 @@ class Pass {
 
   void combine(int64_t first_token, int64_t end_token, int64_t first_col, int64_t end_col) const {
     const bool has_shared = num_segments_ > num_experts_used_;
-    const int64_t num_cols = end_col - first_col;
+    CombineArgs combine_args;
+    combine_args.results = results_ + first_col;
+    combine_args.result_stride = result_stride_;
+    combine_args.num_choices = args_.top_k;
+    combine_args.num_cols = end_col - first_col;
     for (int64_t token = first_token; token < end_token; ++token) {
-      float* const __restrict out = args_.out.row<float>(token) + first_col;
-      for (int64_t col = 0; col < num_cols; ++col) out[col] = 0;
-      for (int choice = 0; choice < args_.top_k; ++choice) {
-        const int64_t i = token * args_.top_k + choice;
-        const float weight = args_.weights[i];
-        const float* const __restrict result =
-            results_ + place_of_choice_[i] * result_stride_ + first_col;
-        for (int64_t col = 0; col < num_cols; ++col) out[col] += weight * result[col];
+      combine_args.places = place_of_choice_ + token * args_.top_k;
+      combine_args.weights = args_.weights + token * args_.top_k;
+      combine_args.out = args_.out.row<float>(token) + first_col;
+      if (has_shared) {
+        combine_args.shared =
+            segments_[num_experts_used_].results + token * result_stride_ + first_col;
       }
-      if (!has_shared) continue;
-      const float* const __restrict result =
-          segments_[num_experts_used_].results + token * result_stride_ + first_col;
-      for (int64_t col = 0; col < num_cols; ++col) out[col] += result[col];
+      unit_.combine(combine_args);
     }
   }
 

@@ -116,6 +116,9 @@ OPERATORS = r"""
 {{ '%s %s' % 'one' }}
 {{ '%d' % 'x' }}
 {{ 'no' % 1 }}
+{{ 'no' % [1] }} {{ 'no' % missing }} {{ 'no' % {} }}
+{{ 'no' % 'x' }}
+{{ 'no' % none }}
 {{ '%e %g %G %c %o %i' % (12345.678, 0.0001, 1e20, 65, 8, 2.9) }}
 """
 
@@ -262,7 +265,8 @@ FILTERS = r"""
 {{ [missing]|tojson }}
 {{ 'inf'|float|tojson }}
 {{ '%s-%d'|format('a', 3) }} {{ '%(x)s'|format(x=1) }}
-{{ 'hello world foo'|truncate(11) }} {{ 'hello world foo bar baz'|truncate(11) }} {{ 'hello world foo bar'|truncate(9, true) }} {{ 'hello world foo bar'|truncate(9, true, '', 0) }} {{ 'abc'|truncate(5) }}
+{{ 'hello world foo'|truncate(11) }} {{ 'hello world foo bar baz'|truncate(11) }} {{ 'hello world foo bar'|truncate(9, true) }} {{ 'hello world foo bar'|truncate(9, true, '', 0) }} {{ 'abc'|truncate(5) }} {{ list|truncate(5) }}
+{{ 5|truncate }}
 {{ 'x'|center(5) }}| {{ 'ab'|center(5) }}|
 {{ 'a b-c_d, é!'|wordcount }}
 {{ range(7)|batch(3)|list }} {{ range(7)|batch(3, 'x')|list }} {{ range(7)|slice(3)|list }} {{ range(7)|slice(3, 'x')|list }}

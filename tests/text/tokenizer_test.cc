@@ -133,7 +133,11 @@ std::string tokenizer_json(element item) {
 std::string spell(const std::vector<int32_t>& ids) {
   std::string text;
   for (const int32_t id : ids) {
-    text += id < 256 ? std::string(1, static_cast<char>(id)) : "[" + std::to_string(id) + "]";
+    if (id < 256) {
+      text.push_back(static_cast<char>(id));
+    } else {
+      text.append("[").append(std::to_string(id)).append("]");
+    }
   }
   return text;
 }

@@ -37,7 +37,7 @@ inline std::string eval_text(std::string_view id_prefix = "") {
   std::string text;
   simdjson::dom::parser parser;
   simdjson::dom::document_stream documents =
-      parser.load_many(data_path("eval.jsonl").string()).value();
+      parser.load_many(std::string(AUGUR_SOURCE_DIR "/tests/data/eval.jsonl")).value();
   for (const simdjson::dom::element document : documents) {
     if (!std::string_view(document["id"]).starts_with(id_prefix)) continue;
     text += std::string_view(document["text"]);
