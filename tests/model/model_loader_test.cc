@@ -1,0 +1,129 @@
+#include "engine/model/model_loader.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "configs/config_error.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "tests/temp_folder.h"
+
+namespace augur {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const std::filesystem::path kRoot = AUGUR_SOURCE_DIR;
+
+EngineConfig tiny_config() {
+  EngineConfig config;
+  config.model.path = (kRoot / "tests/model/data/glm4_moe").string();
+  config.execution.num_threads = 1;
+  config.execution.max_batch_size = 4;
+  config.execution.max_tokens_per_step = 64;
+  config.kv_cache.block_size = 16;
+  return config;
+}
+
+template <typename Error>
+std::string error_of(const EngineConfig& config) {
+  try {
+    load_model(config, {});
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(ModelLoaderTest, TellsPhasesAndProgress) {
+  std::string told;
+  int64_t last_done = 0;
+  int64_t last_total = 0;
+  LoadListener listener;
+  listener.on_message = [&](const std::string& line) { told += line + "\n"; };
+  listener.on_progress = [&](int64_t done, int64_t total) {
+    EXPECT_GE(done, last_done);
+    last_done = done;
+    last_total = total;
+  };
+  const auto model = load_model(tiny_config(), listener);
+  EXPECT_EQ(last_done, last_total);
+  EXPECT_GT(last_total, 300'000);
+  EXPECT_THAT(told, AllOf(HasSubstr("weights"), HasSubstr("KV cache"), HasSubstr("available")));
+  ASSERT_EQ(model->phases.size(), 4u);
+  EXPECT_FALSE(model->tokenizer);
+}
+
+TEST(ModelLoaderTest, RefusesWhatDoesNotFitWithTheTable) {
+  EngineConfig config = tiny_config();
+  config.kv_cache.bytes = int64_t{1} << 50;
+  EXPECT_THAT(error_of<OutOfMemory>(config),
+              AllOf(HasSubstr("does not fit"), HasSubstr("KV cache"), HasSubstr("available"),
+                    HasSubstr("a smaller kv_cache.bytes")));
+}
+
+TEST(ModelLoaderTest, RefusesALongerContextThanTheModels) {
+  EngineConfig config = tiny_config();
+  config.kv_cache.max_context = 257;
+  EXPECT_THAT(error_of<ConfigError>(config),
+              AllOf(HasSubstr("kv_cache.max_context"), HasSubstr("256")));
+}
+
+TEST(ModelLoaderTest, RefusesACacheOfLessThanABlock) {
+  EngineConfig config = tiny_config();
+  config.kv_cache.bytes = 100;
+  EXPECT_THAT(error_of<ConfigError>(config), HasSubstr("less than one block"));
+}
+
+TEST(ModelLoaderTest, ShortensTheContextToWhatTheCacheHolds) {
+  EngineConfig config = tiny_config();
+  const auto whole = load_model(config, {});
+  EXPECT_EQ(whole->decoder->limits().max_context, 256);
+  const int64_t block_bytes =
+      3 * whole->ops->kv_block_bytes(16, /*num_kv_heads=*/2, /*head_dim=*/16);
+  config.kv_cache.bytes = 5 * block_bytes + 1;
+  const auto model = load_model(config, {});
+  EXPECT_EQ(model->decoder->limits().num_kv_blocks, 5);
+  EXPECT_EQ(model->decoder->limits().max_context, 80);
+}
+
+TEST(ModelLoaderTest, RefusesATokenizerOfMoreTokensThanTheModel) {
+  const TempFolder folder;
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy_file(kRoot / "tests/model/data/glm4_moe" / name, folder.path() / name);
+  }
+  std::filesystem::copy_file(kRoot / "models/tiny-glm4-moe/tokenizer.json",
+                             folder.path() / "tokenizer.json");
+  EngineConfig config = tiny_config();
+  config.model.path = folder.path().string();
+  EXPECT_THAT(error_of<ConfigError>(config),
+              AllOf(HasSubstr("tokenizer.json"), HasSubstr("8191"), HasSubstr("160")));
+}
+
+TEST(ModelLoaderTest, RefusesInstructionsThatTheMachineLacks) {
+  if (cpu::has_isa(cpu::Isa::kAmx)) GTEST_SKIP() << "this machine has all of them";
+  EngineConfig config = tiny_config();
+  config.execution.isa = IsaChoice::kAmx;
+  EXPECT_THAT(error_of<ConfigError>(config), AllOf(HasSubstr("execution.isa"), HasSubstr("amx")));
+}
+
+TEST(ModelLoaderTest, TakesSmallerStepsForAWideModel) {
+  ModelConfig wide;
+  wide.hidden_size = 8192;
+  wide.vocab_size = 128256;
+  wide.max_position_embeddings = 8192;
+  wide.dense_intermediate_size = 28672;
+  wide.attention = {.num_heads = 64, .num_kv_heads = 8, .head_dim = 128};
+  wide.rope.rotary_dim = 128;
+  wide.layers.assign(2, LayerKind::kDense);
+  EngineConfig config = tiny_config();
+  config.execution.max_tokens_per_step = 2048;
+  const auto ops = make_cpu_ops(1);
+  EXPECT_LT(plan_limits(config, wide, *ops, int64_t{8} << 30).max_tokens, 2048);
+  EXPECT_GE(plan_limits(config, wide, *ops, int64_t{8} << 30).max_tokens, 256);
+}
+
+}  // namespace
+}  // namespace augur

@@ -1,0 +1,105 @@
+#include "moe/moe_layer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "cache/expert_slots.h"
+#include "kernels/cpu/reference_ops.h"
+
+namespace augur {
+namespace {
+
+constexpr int64_t kHidden = 4;
+constexpr int64_t kIntermediate = 3;
+constexpr int kNumExperts = 4;
+
+// Expert e multiplies: gate and up read x[0], down writes e + 1 times that to every output. So an
+// output tells which experts ran and with what weight.
+class MoeLayerTest : public ::testing::Test {
+ protected:
+  MoeLayerTest() {
+    ops_->reserve({.max_tokens = 4,
+                   .max_logit_rows = 4,
+                   .max_context = 16,
+                   .hidden_size = kHidden,
+                   .vocab_size = 16,
+                   .num_heads = 1,
+                   .head_dim = 4,
+                   .mlp_intermediate_size = 0,
+                   .expert_intermediate_size = kIntermediate,
+                   .num_experts = kNumExperts,
+                   .top_k = 2});
+    for (int expert = 0; expert < kNumExperts; ++expert) {
+      std::byte* const block = slots_.block(0, expert);
+      std::vector<Bf16> in(kIntermediate * kHidden);
+      for (int64_t i = 0; i < kIntermediate; ++i) in[i * kHidden] = to_bf16(1);
+      ops_->pack_rows(block, kIntermediate, kHidden, 0, kIntermediate, in.data());
+      ops_->pack_rows(block + layout_.up_offset, kIntermediate, kHidden, 0, kIntermediate,
+                      in.data());
+      const std::vector<Bf16> down(kHidden * kIntermediate,
+                                   to_bf16(static_cast<float>(expert + 1)));
+      ops_->pack_rows(block + layout_.down_offset, kHidden, kIntermediate, 0, kHidden, down.data());
+    }
+    config_.num_experts = kNumExperts;
+    config_.top_k = 2;
+    config_.intermediate_size = kIntermediate;
+    weights_.router = router_.data();
+    weights_.experts = slots_.table(0);
+  }
+
+  void run(const std::vector<float>& x, RoutingObserver* observer) {
+    const auto num_tokens = static_cast<int64_t>(x.size()) / kHidden;
+    out_.assign(x.size(), -1);
+    x_ = x;
+    const Tensor input = dense(x_.data(), DType::kF32, num_tokens, kHidden);
+    moe_layer(*ops_, config_, /*layer_idx=*/7, weights_,
+              {.experts = experts_, .weights = routing_weights_, .logits = logits_}, input, input,
+              dense(out_.data(), DType::kF32, num_tokens, kHidden), observer);
+  }
+
+  const std::unique_ptr<Ops> ops_ = make_reference_ops(1);
+  const ExpertLayout layout_ = expert_layout(*ops_, kHidden, kIntermediate);
+  ExpertSlots slots_{*ops_, layout_, /*num_moe_layers=*/1, kNumExperts};
+  // Expert e's logit is x[1] * e, so that a positive x[1] prefers the last experts.
+  std::vector<float> router_ = {0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0};
+  MoeConfig config_;
+  MoeLayerWeights weights_;
+  std::vector<float> x_;
+  std::vector<float> out_;
+  int32_t experts_[8] = {};
+  float routing_weights_[8] = {};
+  float logits_[16] = {};
+};
+
+TEST_F(MoeLayerTest, RunsTheChosenExpertsWithTheirWeights) {
+  run({1, 100, 0, 0, /*second token*/ 1, -100, 0, 0}, nullptr);
+  const float one_expert = 3 / (1 + std::exp(-1.0f));  // kIntermediate * silu(1) * 1
+  // Logits 300 and 200 apart leave all weight on the first choice.
+  EXPECT_NEAR(out_[0], 4 * one_expert, 1e-4);
+  EXPECT_NEAR(out_[kHidden], 1 * one_expert, 1e-4);
+}
+
+TEST_F(MoeLayerTest, TellsTheObserverWhatRuns) {
+  class Observer : public RoutingObserver {
+   public:
+    void on_routing(const RoutingView& routing) override { views.push_back(routing); }
+    std::vector<RoutingView> views;
+  } observer;
+  run({1, 1, 0, 0, /*second token*/ 1, -1, 0, 0}, &observer);
+  const std::vector<float> observed = out_;
+  ASSERT_EQ(observer.views.size(), 1u);
+  const RoutingView& view = observer.views[0];
+  EXPECT_EQ(view.layer_idx, 7);
+  EXPECT_EQ(view.num_tokens, 2);
+  EXPECT_EQ(std::vector<int32_t>(view.experts, view.experts + 4),
+            (std::vector<int32_t>{3, 2, 0, 1}));
+  EXPECT_FLOAT_EQ(view.weights[0] + view.weights[1], 1);
+  EXPECT_FLOAT_EQ(view.logits.row<float>(1)[2], -2);
+  run({1, 1, 0, 0, 1, -1, 0, 0}, nullptr);
+  EXPECT_EQ(out_, observed);
+}
+
+}  // namespace
+}  // namespace augur
