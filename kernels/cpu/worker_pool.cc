@@ -64,11 +64,12 @@ void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
   }
   AUGUR_REQUIRE(num_chunks < int64_t{1} << 31, std::to_string(num_chunks));
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  function_.store(function, std::memory_order_relaxed);
-  context_.store(context, std::memory_order_relaxed);
-  num_chunks_.store(static_cast<uint32_t>(num_chunks), std::memory_order_relaxed);
+  function_ = function;
+  context_ = context;
+  num_chunks_ = num_chunks;
   num_done_.store(0, std::memory_order_relaxed);
-  next_chunk_.store(uint64_t{epoch} << 32, std::memory_order_release);
+  chunks_left_.store(uint64_t{epoch} << 32 | static_cast<uint64_t>(num_chunks),
+                     std::memory_order_release);
   epoch_.store(epoch);  // sequentially consistent, against num_sleeping_ below and in work()
   if (num_sleeping_.load() > 0) epoch_.notify_all();
   take_chunks(epoch, 0);
@@ -83,17 +84,18 @@ void WorkerPool::run(int64_t num_chunks, Function function, void* context) {
 }
 
 void WorkerPool::take_chunks(uint32_t epoch, int worker_idx) {
-  uint64_t next = next_chunk_.load(std::memory_order_acquire);
-  for (;;) {
-    const Function function = function_.load(std::memory_order_relaxed);
-    void* const context = context_.load(std::memory_order_relaxed);
-    const uint32_t num_chunks = num_chunks_.load(std::memory_order_relaxed);
-    if (next >> 32 != epoch || static_cast<uint32_t>(next) >= num_chunks) return;
-    // Success means that the loop of this epoch has not ended, so what was read above is its own.
-    if (!next_chunk_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
-    function(context, static_cast<uint32_t>(next), worker_idx);
+  uint64_t left = chunks_left_.load(std::memory_order_relaxed);
+  // Only the epoch and the count together say that a chunk may be taken: a worker that comes late
+  // finds no chunk left of its epoch, or another epoch, and touches nothing else.
+  while (left >> 32 == epoch && static_cast<uint32_t>(left) > 0) {
+    if (!chunks_left_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
+                                            std::memory_order_relaxed)) {
+      continue;
+    }
+    // With a chunk in hand the loop cannot end, so what describes it stays.
+    function_(context_, num_chunks_ - static_cast<uint32_t>(left), worker_idx);
     num_done_.fetch_add(1, std::memory_order_release);
-    next = next_chunk_.load(std::memory_order_acquire);
+    left = chunks_left_.load(std::memory_order_relaxed);
   }
 }
 

@@ -46,12 +46,11 @@ class WorkerPool {
   void work(int worker_idx);
   void take_chunks(uint32_t epoch, int worker_idx);
 
-  // The loop under way. A worker may read these late, while the next loop is being set up; it then
-  // fails to take a chunk of the epoch it saw and uses none of them.
-  std::atomic<Function> function_{nullptr};
-  std::atomic<void*> context_{nullptr};
-  std::atomic<uint32_t> num_chunks_{0};
-  alignas(64) std::atomic<uint64_t> next_chunk_{0};  // epoch << 32 | chunk
+  // The loop under way: written while no chunk can be taken, read by whoever has taken one.
+  Function function_ = nullptr;
+  void* context_ = nullptr;
+  int64_t num_chunks_ = 0;
+  alignas(64) std::atomic<uint64_t> chunks_left_{0};  // epoch << 32 | chunks nobody has taken
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<int64_t> num_done_{0};
   alignas(64) std::atomic<int32_t> num_sleeping_{0};

@@ -35,6 +35,25 @@ TEST_P(WorkerPoolTest, SeesTheWritesOfTheLoopBefore) {
   EXPECT_EQ(std::accumulate(values.begin(), values.end(), int64_t{0}), 64 * 2000);
 }
 
+// Loops of different length in close succession: a worker that is late for one must not take a
+// chunk of it when the next is being set up.
+TEST_P(WorkerPoolTest, KeepsLoopsApartInCloseSuccession) {
+  WorkerPool pool(GetParam());
+  int64_t expected = 0;
+  std::atomic<int64_t> total{0};
+  for (int round = 0; round < 20000; ++round) {
+    const int64_t num_chunks = 2 + round % 7;
+    std::atomic<int> num_calls{0};
+    pool.parallel_for(num_chunks, [&](int64_t chunk_idx, int) {
+      ++num_calls;
+      total += chunk_idx;
+    });
+    ASSERT_EQ(num_calls, num_chunks);
+    expected += num_chunks * (num_chunks - 1) / 2;
+  }
+  EXPECT_EQ(total, expected);
+}
+
 TEST_P(WorkerPoolTest, WakesAfterSleeping) {
   WorkerPool pool(GetParam());
   std::atomic<int> num_calls{0};
