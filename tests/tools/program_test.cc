@@ -24,6 +24,7 @@ class ProgramTest : public testing::Test {
   pid_t start(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(),
                      {AUGUR_SCORE_PROGRAM, "--model", kDemoModel, "--set", "kv_cache.bytes=64MiB"});
+    fflush(nullptr);  // or the child would write what is buffered a second time
     const pid_t child = fork();
     if (child != 0) return child;
     const bool is_redirected = freopen(folder_.file("stdout").c_str(), "w", stdout) != nullptr &&
