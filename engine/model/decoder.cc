@@ -9,7 +9,7 @@
 namespace augur {
 namespace {
 
-constexpr int64_t kMaxLogitBytes = int64_t{32} << 20;
+constexpr int64_t kMaxLogitBytes = int64_t{8} << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;

@@ -28,7 +28,7 @@ class Decoder : public ModelRunner {
                                   DType activation_dtype);
   static int64_t kv_cache_bytes(const ModelConfig& config, const Limits& limits, const Ops& ops);
   /// Rows of logits computed at once: a whole step's for a small vocabulary, fewer for a large
-  /// one, so that they stay within 32 MiB.
+  /// one, so that they stay within 8 MiB and near the caches.
   static int64_t max_logit_rows(const ModelConfig& config, const Limits& limits);
 
   const Limits& limits() const override { return limits_; }
