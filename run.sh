@@ -37,8 +37,8 @@ cat >"$out/prompts.jsonl" <<'PROMPTS'
 {"id": "courage", "messages": [{"role": "user", "content": "What does \"courage\" mean?"}]}
 {"id": "japan", "messages": [{"role": "user", "content": "Name the capital of Japan."}]}
 PROMPTS
-"$score" --mode generate --temperature 0 --max-tokens 24 --stop '<|user|>' \
-  --input "$out/prompts.jsonl" --output "$out/answers.jsonl"
+"$score" --set logging.level=warning --mode generate --temperature 0 --max-tokens 32 \
+  --stop '<|user|>' --input "$out/prompts.jsonl" --output "$out/answers.jsonl"
 cat "$out/answers.jsonl"
 
 cat <<NEXT

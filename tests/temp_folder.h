@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -35,6 +36,13 @@ class TempFolder {
     std::ofstream(path, std::ios::binary).write(content.data(), std::ssize(content));
     return path;
   }
+  std::string file(std::string_view name) const { return (path_ / name).string(); }
+  /// What the file holds; empty when there is none.
+  std::string read(std::string_view name) const {
+    std::ifstream file(path_ / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+  bool has(std::string_view name) const { return std::filesystem::exists(path_ / name); }
 
  private:
   std::filesystem::path path_;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "configs/config_error.h"
-#include "tests/tools/temporary_folder.h"
+#include "tests/temp_folder.h"
 
 namespace augur::score {
 namespace {
@@ -21,7 +21,7 @@ class LineReaderTest : public testing::Test {
     for (InputLine line; reader.next(line);) lines.push_back(line);
     return lines;
   }
-  test::TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 TEST_F(LineReaderTest, NumbersLinesFromOneAndCountsTheirBytes) {

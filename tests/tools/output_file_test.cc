@@ -6,7 +6,7 @@
 
 #include <csignal>
 
-#include "tests/tools/temporary_folder.h"
+#include "tests/temp_folder.h"
 
 namespace augur::score {
 namespace {
@@ -32,7 +32,7 @@ class FileSizeLimit {
 
 class OutputFileTest : public testing::Test {
  protected:
-  test::TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 TEST_F(OutputFileTest, GoesOnAtTheEndOfWhatIsThere) {

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "tests/tools/temporary_folder.h"
+#include "tests/temp_folder.h"
 
 namespace augur::score {
 namespace {
@@ -49,7 +49,7 @@ class ProgramTest : public testing::Test {
     for (size_t i = 0; i <= index; ++i) std::getline(rows, line);
     return boost::json::parse(line);
   }
-  test::TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 TEST_F(ProgramTest, ScoresText) {

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/tools/temporary_folder.h"
+#include "tests/temp_folder.h"
 #include "tools/score/line_reader.h"
 #include "tools/score/result_row.h"
 #include "tools/score/result_writer.h"
@@ -72,7 +72,7 @@ class RunStateTest : public testing::Test {
     }
     return "";
   }
-  test::TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 TEST_F(RunStateTest, KnowsWhatIsDone) {
@@ -192,7 +192,7 @@ TEST_F(RunStateTest, RefusesAJournalThatIsNone) {
 }
 
 TEST(ResultWriter, UnorderedRowsLeaveAsTheyCome) {
-  const test::TemporaryFolder folder;
+  const TempFolder folder;
   ResultWriter writer({.output = OutputFile(folder.file("out"))}, /*keep_order=*/false);
   FinishedLine third = row(3);
   third.weight = 7;
@@ -202,7 +202,7 @@ TEST(ResultWriter, UnorderedRowsLeaveAsTheyCome) {
 }
 
 TEST(ResultWriter, OrderedRowsWaitForThoseBefore) {
-  const test::TemporaryFolder folder;
+  const TempFolder folder;
   ResultWriter writer({.output = OutputFile(folder.file("out"))}, /*keep_order=*/true);
   FinishedLine second = row(2);
   second.weight = 7;
@@ -217,7 +217,7 @@ TEST(ResultWriter, OrderedRowsWaitForThoseBefore) {
 }
 
 TEST(ResultWriter, FlushesOnceASecond) {
-  const test::TemporaryFolder folder;
+  const TempFolder folder;
   ResultWriter writer({.output = OutputFile(folder.file("out"))}, /*keep_order=*/true);
   writer.add(row(1));
   writer.flush_if_due(ResultWriter::Clock::now());

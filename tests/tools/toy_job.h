@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "tests/schedule/toy_model.h"
-#include "tests/tools/temporary_folder.h"
+#include "tests/temp_folder.h"
 #include "tools/score/interrupt.h"
 #include "tools/score/job.h"
 
@@ -68,7 +68,7 @@ class ToyJobTest : public testing::Test {
     return text;
   }
 
-  test::TemporaryFolder folder_;
+  TempFolder folder_;
   Options options_;
   SamplingParams sampling_;
   ModelRunner::Limits limits_{.max_tokens = 16,
