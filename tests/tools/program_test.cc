@@ -1,6 +1,7 @@
 // The program as people run it: augur-score with the demo model, in a process of its own.
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <boost/json/parse.hpp>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "tests/temp_folder.h"
+#include "tools/random_checkpoint.h"
 
 namespace augur::score {
 namespace {
@@ -21,9 +23,9 @@ constexpr const char* kDemoModel = AUGUR_SOURCE_DIR "/models/tiny-glm4-moe";
 class ProgramTest : public testing::Test {
  protected:
   /// Starts the program with stdout and stderr in files. Returns its process id.
-  pid_t start(std::vector<std::string> arguments) {
+  pid_t start(std::vector<std::string> arguments, const std::string& model = kDemoModel) {
     arguments.insert(arguments.begin(),
-                     {AUGUR_SCORE_PROGRAM, "--model", kDemoModel, "--set", "kv_cache.bytes=64MiB"});
+                     {AUGUR_SCORE_PROGRAM, "--model", model, "--set", "kv_cache.bytes=64MiB"});
     fflush(nullptr);  // or the child would write what is buffered a second time
     const pid_t child = fork();
     if (child != 0) return child;
@@ -158,6 +160,55 @@ TEST_F(ProgramTest, GoesOnWhereASignalStoppedIt) {
   std::replace(again.begin(), again.end(), std::string("--resume"), std::string("--overwrite"));
   EXPECT_EQ(run(again), 0);
   EXPECT_EQ(folder_.read("out.jsonl"), resumed);
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kIsSanitized = true;
+#else
+constexpr bool kIsSanitized = false;
+#endif
+
+constexpr std::string_view kMediumModel = R"({
+  "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu",
+  "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2,
+  "head_dim": 64, "vocab_size": 8192, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+  "intermediate_size": 1024, "moe_intermediate_size": 512, "num_experts": 16,
+  "num_experts_per_tok": 4, "norm_topk_prob": true, "rope_theta": 1000000.0
+})";
+
+// What a person is promised: the weights, the cache as planned, and 200 MB for all the rest.
+TEST_F(ProgramTest, StaysWithinItsMemory) {
+  if (kIsSanitized) GTEST_SKIP() << "a sanitizer needs memory of its own";
+  const RandomCheckpointReport checkpoint =
+      write_random_checkpoint({.output = folder_.file("model"),
+                               .config_json = kMediumModel,
+                               .config_name = "kMediumModel",
+                               .shard_bytes = int64_t{1} << 30,
+                               .num_threads = 2,
+                               .tokenizer = kDemoModel});
+  ASSERT_GT(checkpoint.num_bytes, 200'000'000);
+  // Long prompts in full batches: every buffer is touched.
+  std::string documents;
+  for (int i = 0; i < 24; ++i) {
+    std::string text;
+    for (int word = 0; word < 500; ++word) text += " word" + std::to_string(word * (i + 1));
+    documents += "{\"text\":\"" + text + "\"}\n";
+  }
+  const pid_t child = start({"-i", in(documents), "-o", out(), "--max-tokens-per-document", "1000"},
+                            folder_.file("model"));
+  int status = 0;
+  rusage usage = {};
+  wait4(child, &status, 0, &usage);
+  ASSERT_EQ(status, 0) << folder_.read("stderr");
+  const int64_t kv_bytes = int64_t{64} << 20;
+  EXPECT_LT(usage.ru_maxrss * int64_t{1024}, checkpoint.num_bytes + kv_bytes + 200'000'000);
+}
+
+TEST_F(ProgramTest, RefusesACacheLargerThanTheMemory) {
+  EXPECT_EQ(
+      run({"-i", in("{\"text\":\"a\"}\n"), "-o", out(), "--set", "kv_cache.bytes=1000000GiB"}), 1);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("does not fit into memory"));
+  EXPECT_FALSE(folder_.has("out.jsonl") && !folder_.read("out.jsonl").empty());
 }
 
 }  // namespace
