@@ -91,10 +91,11 @@ void one_by(const std::byte* tokens,
   if (kPanels > 3) _tile_stored(3, out + 48, row_bytes);
 }
 
-// Two token tiles by two panels, to out [32, 32]: each tile loaded serves two products. A step's
-// four products take 64 cycles. With its 4 KiB from L1 that rate is reached, from L2 three quarters
-// of it. Cutting the columns so that the weights stay in L1 makes tiles of sums come and go instead
-// and won nothing. All loads before the products, because they then wait for nothing.
+// Two token tiles by two panels, to out [32, 32]: each tile loaded serves two products. The four
+// products of a step take 64 cycles, the loads of its 4 KiB 32 from L1 and 85 from L2 (measured on
+// Sapphire Rapids: 100% and 75% of the peak). Cutting the columns so that weights stay in L1 made
+// tiles of sums come and go instead and won nothing beside the traffic from memory. All loads stand
+// before the products: they wait for nothing, and then pass each other's misses.
 void two_by_two(const std::byte* tokens,
                 int64_t token_tile_bytes,
                 const std::byte* const* panels,
@@ -289,16 +290,21 @@ void pack_tokens(const PackTokensArgs& args) {
     const int64_t num_tokens = end - first < 16 ? end - first : 16;
     std::byte* const to = args.to + first / 16 * num_col_tiles * kTile;
     for (int64_t first_tile = 0; first_tile < num_col_tiles; first_tile += 4) {
-      const int64_t num_left = num_col_tiles - first_tile;
-      const int64_t end_tile = first_tile + (num_left < 4 ? num_left : 4);
+      const bool is_whole = (first_tile + 4) * 32 <= args.num_cols;
       for (int64_t t = 0; t < num_tokens; ++t) {
         const int64_t row = args.rows == nullptr ? first + t : args.rows[first + t];
-        const Bf16* const from = args.x + row * args.x_stride;
-        for (int64_t tile = first_tile; tile < end_tile; ++tile) {
-          const int64_t num_cols = args.num_cols - tile * 32;
-          const __mmask32 mask = num_cols >= 32 ? ~__mmask32{0} : (__mmask32{1} << num_cols) - 1;
-          _mm512_storeu_si512(to + tile * kTile + t * 64,
-                              _mm512_maskz_loadu_epi16(mask, from + tile * 32));
+        const Bf16* const from = args.x + row * args.x_stride + first_tile * 32;
+        std::byte* const to_row = to + first_tile * kTile + t * 64;
+        if (is_whole) {
+          for (int i = 0; i < 4; ++i) {
+            _mm512_storeu_si512(to_row + i * kTile, _mm512_loadu_si512(from + i * 32));
+          }
+          continue;
+        }
+        int64_t num_left = args.num_cols - first_tile * 32;
+        for (int i = 0; num_left > 0; ++i, num_left -= 32) {
+          const __mmask32 mask = num_left >= 32 ? ~__mmask32{0} : (__mmask32{1} << num_left) - 1;
+          _mm512_storeu_si512(to_row + i * kTile, _mm512_maskz_loadu_epi16(mask, from + i * 32));
         }
       }
     }

@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kChunksPerThread = 6;
 // Below this a copy is faster than waking the other threads for it.
 constexpr int64_t kSerialPackBytes = 128 << 10;
-constexpr int64_t kTokensPerPack = 32;       // a multiple of every token_group
-constexpr int64_t kLargeOutBytes = 2 << 20;  // the L2 of a server's core
+constexpr int64_t kTokensPerPack = 32;  // a multiple of every token_group
+constexpr int64_t kL2Bytes = 2 << 20;   // of a server's core
 
 }  // namespace
 
@@ -41,8 +41,8 @@ int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles) {
   return std::clamp<int64_t>(num_tokens, 32, 256) / 32 * 32;
 }
 
-bool is_large_out(int64_t num_tokens, int64_t out_stride) {
-  return num_tokens * out_stride * 4 >= kLargeOutBytes;
+bool is_large_out(int64_t num_tokens, int64_t out_stride, int num_threads) {
+  return num_tokens * out_stride * 4 >= kL2Bytes * num_threads;
 }
 
 GemmPlan plan_gemm(const GemmUnit& unit,
