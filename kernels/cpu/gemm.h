@@ -31,7 +31,9 @@ struct GemmBlock {
   const float* bias = nullptr;         // [num_rows] or null; not with kGated
   void* out = nullptr;
   int64_t out_stride = 0;  // elements; kGated: unused
-  int64_t num_rows = 0;    // rows of the whole weight matrix
+  // Set where `out` is larger than the L2 of all cores at work: it may then be written past them.
+  bool is_large_out = false;
+  int64_t num_rows = 0;  // rows of the whole weight matrix
   int64_t num_col_tiles = 0;
   int64_t first_token = 0;  // a multiple of token_group
   int64_t num_tokens = 0;

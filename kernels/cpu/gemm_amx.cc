@@ -25,24 +25,33 @@ struct alignas(64) TileConfig {
 };
 constexpr TileConfig kTileConfig;
 
-// The two panels that are read next, brought to L2 line after line while others are multiplied: in
-// order, so that the hardware's prefetching joins in, and evenly, so that loads of tiles need not
-// wait. They may lie past the matrix, where that does no harm.
-struct Ahead {
-  const std::byte* next[2];
-  int64_t num_lines;  // still to come, of each
-  int64_t lines_per_step;
+// The two panels that are read next, brought to L2 while others are multiplied: evenly, so that
+// loads of tiles need not wait, and in order along four streams (the halves of the panels), so that
+// the hardware's prefetching joins in on four pages at once. What it brings holds none of the 16
+// buffers of misses that loads of tiles from L2 pass through; lines asked for here do, for as long
+// as memory takes. They may lie past the matrix, where that does no harm.
+class Ahead {
+ public:
+  Ahead(const std::byte* panel_0, const std::byte* panel_1, int64_t num_tiles, int64_t num_pairs)
+      : next_{panel_0, panel_0 + num_tiles * kTile / 2, panel_1, panel_1 + num_tiles * kTile / 2},
+        num_lines_(num_tiles * (2 * kTile / 64)),
+        lines_per_step_((2 * kTile / 64 + num_pairs - 1) / num_pairs) {}
 
+  // To be called once per tile of columns and pair of token tiles.
   void step() {
-    const int64_t count = num_lines < lines_per_step ? num_lines : lines_per_step;
-    for (int64_t i = 0; i < count; ++i) {
-      _mm_prefetch(next[0], _MM_HINT_T1);
-      _mm_prefetch(next[1], _MM_HINT_T1);
-      next[0] += 64;
-      next[1] += 64;
+    const int64_t end = num_done_ + lines_per_step_;
+    for (; num_done_ < end && num_done_ < num_lines_; ++num_done_) {
+      const std::byte*& next = next_[num_done_ % 4];
+      _mm_prefetch(next, _MM_HINT_T1);
+      next += 64;
     }
-    num_lines -= count;
   }
+
+ private:
+  const std::byte* next_[4];
+  int64_t num_lines_;
+  int64_t lines_per_step_;
+  int64_t num_done_ = 0;
 };
 
 // Sums of one token tile and up to four panels, to out [16, 16 * kPanels]. Registers 0 to 3 are
@@ -82,7 +91,11 @@ void one_by(const std::byte* tokens,
   if (kPanels > 3) _tile_stored(3, out + 48, row_bytes);
 }
 
-// Two token tiles by two panels, to out [32, 32]: each tile loaded serves two products.
+// Two token tiles by two panels, to out [32, 32]: each tile loaded serves two products. The four
+// products of a step take 64 cycles, the loads of its 4 KiB 32 from L1 and 85 from L2 (measured on
+// Sapphire Rapids: 100% and 75% of the peak). Cutting the columns so that weights stay in L1 made
+// tiles of sums come and go instead and won nothing beside the traffic from memory. All loads stand
+// before the products: they wait for nothing, and then pass each other's misses.
 void two_by_two(const std::byte* tokens,
                 int64_t token_tile_bytes,
                 const std::byte* const* panels,
@@ -98,11 +111,11 @@ void two_by_two(const std::byte* tokens,
     const int64_t offset = tile * kTile;
     ahead.step();
     _tile_loadd(6, panels[0] + offset, 64);
-    _tile_loadd(4, tokens + offset, 64);
-    _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, panels[1] + offset, 64);
-    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(4, tokens + offset, 64);
     _tile_loadd(5, tokens + token_tile_bytes + offset, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -158,6 +171,21 @@ float* direct_output(const GemmBlock& block,
   return static_cast<float*>(block.out) + first_token * block.out_stride + first_panel * 16;
 }
 
+// Whether to write past the caches: a stored tile would first read its lines from memory, and
+// where rows lie a large power of two apart, its 16 lines also compete for one set of L1.
+bool streams_out(const GemmBlock& block) {
+  return block.is_large_out && reinterpret_cast<uintptr_t>(block.out) % 64 == 0 &&
+         block.out_stride % 16 == 0;
+}
+
+// sums [32, 32] to out, two whole lines a row.
+void stream_rows(const float* sums, float* out, int64_t out_stride) {
+  for (int row = 0; row < 32; ++row) {
+    _mm512_stream_ps(out + row * out_stride, _mm512_load_ps(sums + row * 32));
+    _mm512_stream_ps(out + row * out_stride + 16, _mm512_load_ps(sums + row * 32 + 16));
+  }
+}
+
 // One token tile by kPanels panels, and what becomes of the sums.
 template <int kPanels>
 void multiply_one_tile(const GemmBlock& block,
@@ -183,9 +211,8 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
   const std::byte* const tokens = block.tokens + block.first_token / 16 * tile_row_bytes;
   const int64_t num_pairs = (num_token_tiles + 1) / 2;
   const int64_t distance = (block.output == GemmOutput::kGated ? 1 : kPanels) * tile_row_bytes;
-  Ahead ahead = {{panels[0] + distance, panels[kPanels - 1] + distance},
-                 block.num_col_tiles * 16,
-                 (16 + num_pairs - 1) / num_pairs};
+  Ahead ahead(panels[0] + distance, panels[kPanels - 1] + distance, block.num_col_tiles, num_pairs);
+  const bool is_streamed = streams_out(block);
   for (int64_t t = 0; t < num_token_tiles; t += 2) {
     const int64_t token = block.first_token + t * 16;
     if (kPanels == 1 || t + 2 > num_token_tiles) {
@@ -197,12 +224,16 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
     }
     const std::byte* const from = tokens + t * tile_row_bytes;
     float* const out = direct_output(block, token, 32, first_panel, kPanels);
-    if (out != nullptr) {
+    if (out != nullptr && !is_streamed) {
       two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, out, block.out_stride);
       continue;
     }
     alignas(64) float sums[32 * 32];
     two_by_two(from, tile_row_bytes, panels, block.num_col_tiles, ahead, sums, 32);
+    if (out != nullptr) {
+      stream_rows(sums, out, block.out_stride);
+      continue;
+    }
     store_tile(block, token, first_panel, kPanels, sums);
     store_tile(block, token + 16, first_panel, kPanels, sums + 16 * 32);
   }
@@ -242,6 +273,7 @@ void multiply(const GemmBlock& block) {
       multiply_panels<1>(block, panels, panel);
     }
   }
+  if (streams_out(block)) _mm_sfence();  // such stores come in no order with later ones
   _tile_release();  // an idle tile file need not be saved when threads are switched
 }
 
@@ -249,16 +281,32 @@ int64_t packed_bytes(int64_t num_tokens, int64_t num_col_tiles) {
   return (num_tokens + 15) / 16 * num_col_tiles * kTile;
 }
 
+// Four tiles of 16 tokens at a time: whole pages are written in one run, and 256 bytes of a row are
+// read at once.
 void pack_tokens(const PackTokensArgs& args) {
   const int64_t num_col_tiles = (args.num_cols + 31) / 32;
-  for (int64_t t = args.first_token; t < args.first_token + args.num_tokens; ++t) {
-    const int64_t row = args.rows == nullptr ? t : args.rows[t];
-    const Bf16* const from = args.x + row * args.x_stride;
-    std::byte* const to = args.to + t / 16 * num_col_tiles * kTile + t % 16 * 64;
-    for (int64_t tile = 0; tile < num_col_tiles; ++tile) {
-      const int64_t num_left = args.num_cols - tile * 32;
-      const __mmask32 mask = num_left >= 32 ? ~__mmask32{0} : (__mmask32{1} << num_left) - 1;
-      _mm512_storeu_si512(to + tile * kTile, _mm512_maskz_loadu_epi16(mask, from + tile * 32));
+  const int64_t end = args.first_token + args.num_tokens;
+  for (int64_t first = args.first_token; first < end; first += 16) {
+    const int64_t num_tokens = end - first < 16 ? end - first : 16;
+    std::byte* const to = args.to + first / 16 * num_col_tiles * kTile;
+    for (int64_t first_tile = 0; first_tile < num_col_tiles; first_tile += 4) {
+      const bool is_whole = (first_tile + 4) * 32 <= args.num_cols;
+      for (int64_t t = 0; t < num_tokens; ++t) {
+        const int64_t row = args.rows == nullptr ? first + t : args.rows[first + t];
+        const Bf16* const from = args.x + row * args.x_stride + first_tile * 32;
+        std::byte* const to_row = to + first_tile * kTile + t * 64;
+        if (is_whole) {
+          for (int i = 0; i < 4; ++i) {
+            _mm512_storeu_si512(to_row + i * kTile, _mm512_loadu_si512(from + i * 32));
+          }
+          continue;
+        }
+        int64_t num_left = args.num_cols - first_tile * 32;
+        for (int i = 0; num_left > 0; ++i, num_left -= 32) {
+          const __mmask32 mask = num_left >= 32 ? ~__mmask32{0} : (__mmask32{1} << num_left) - 1;
+          _mm512_storeu_si512(to_row + i * kTile, _mm512_maskz_loadu_epi16(mask, from + i * 32));
+        }
+      }
     }
   }
 }

@@ -13,6 +13,7 @@ constexpr int64_t kChunksPerThread = 6;
 // Below this a copy is faster than waking the other threads for it.
 constexpr int64_t kSerialPackBytes = 128 << 10;
 constexpr int64_t kTokensPerPack = 32;  // a multiple of every token_group
+constexpr int64_t kL2Bytes = 2 << 20;   // of a server's core
 
 }  // namespace
 
@@ -38,6 +39,10 @@ int64_t num_panel_blocks(int64_t num_groups, int64_t num_other, int num_threads)
 int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles) {
   const int64_t num_tokens = unit.block_bytes / (std::max<int64_t>(num_col_tiles, 1) * 64);
   return std::clamp<int64_t>(num_tokens, 32, 256) / 32 * 32;
+}
+
+bool is_large_out(int64_t num_tokens, int64_t out_stride, int num_threads) {
+  return num_tokens * out_stride * 4 >= kL2Bytes * num_threads;
 }
 
 GemmPlan plan_gemm(const GemmUnit& unit,

@@ -33,6 +33,9 @@ class ScratchCarver {
 /// tokens themselves stay there too. A multiple of every token_group.
 int64_t tokens_per_block(const GemmUnit& unit, int64_t num_col_tiles);
 
+/// GemmBlock::is_large_out of an f32 output that num_threads cores write.
+bool is_large_out(int64_t num_tokens, int64_t out_stride, int num_threads);
+
 /// Token blocks by panel blocks; chunk_idx = token_block * num_panel_blocks + panel_block.
 struct GemmPlan {
   int64_t num_tokens = 0;

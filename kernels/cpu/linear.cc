@@ -58,6 +58,7 @@ void linear(const LinearArgs& args, Isa isa, WorkerPool& pool, std::span<std::by
   block.bias = args.bias;
   block.out = args.out.data;
   block.out_stride = args.out.row_stride;
+  block.is_large_out = is_large_out(num_tokens, block.out_stride, pool.num_threads());
   block.num_rows = args.weight.num_rows;
   const GemmPlan plan = plan_gemm(unit, num_tokens, block.num_col_tiles, num_panels,
                                   unit.panel_group, pool.num_threads());
@@ -117,6 +118,7 @@ void mlp(const MlpArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> sc
   down.weights = args.weights.down.data;
   down.out = args.out.data;
   down.out_stride = args.out.row_stride;
+  down.is_large_out = is_large_out(num_tokens, down.out_stride, pool.num_threads());
   down.num_rows = hidden_size;
   down.num_col_tiles = num_col_tiles(intermediate_size);
   const int64_t num_panels = num_row_tiles(hidden_size);

@@ -239,6 +239,8 @@ class Pass {
     block.weights = segment.weights.down.data;
     block.out = segment.results;
     block.out_stride = result_stride_;
+    block.is_large_out =
+        is_large_out(num_tokens_ * args_.top_k, result_stride_, pool_.num_threads());
     block.num_rows = hidden_size_;
     block.num_col_tiles = num_col_tiles(segment.weights.gate.num_rows);
     return block;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -119,6 +120,29 @@ TEST_P(CpuGemmTest, RowsOfLinearDoNotDependOnHowManyThereAre) {
     const std::vector<Bf16> part(x.begin() + first * kCols, x.end());
     const std::vector<float> some = run_linear<float>(weight, part, nullptr);
     EXPECT_EQ(0, std::memcmp(some.data(), all.data() + first * kRows, some.size() * 4)) << count;
+  }
+}
+
+TEST_P(CpuGemmTest, RowsOfLargeOutputsAreThoseOfSmallOnes) {
+  // 3 MiB from one thread: more than the L2 of a core, which may be written another way. The last
+  // rows of weights and the last tokens fill no whole tile.
+  WorkerPool one_thread(1);
+  constexpr int64_t kRows = 8192 + 7, kStride = 8192 + 16, kCols = 40, kTokens = 32 * 3 + 3;
+  const TestMatrix weight(kRows, kCols, 3);
+  std::vector<Bf16> x = random_bf16(kTokens * kCols, 5);
+  Buffer out = allocate_host(kTokens * kStride * 4);
+  Buffer scratch = allocate_host(linear_scratch_bytes(kTokens, kCols, GetParam()));
+  LinearArgs args;
+  args.x = dense(x.data(), DType::kBF16, kTokens, kCols);
+  args.weight = weight.view();
+  args.out = {out.data(), DType::kF32, kTokens, kRows, kStride};
+  linear(args, GetParam(), one_thread, {scratch.data(), static_cast<size_t>(scratch.num_bytes())});
+  for (int64_t t = 0; t < kTokens; ++t) {
+    const std::vector<Bf16> token(x.begin() + t * kCols, x.begin() + (t + 1) * kCols);
+    const std::vector<float> expected = run_linear<float>(weight, token, nullptr);
+    const float* const row = out.as<float>() + t * kStride;
+    ASSERT_EQ(0, std::memcmp(row, expected.data(), kRows * 4)) << t;
+    ASSERT_TRUE(std::all_of(row + kRows, row + kStride, [](float v) { return v == 0; })) << t;
   }
 }
 
