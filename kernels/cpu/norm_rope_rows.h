@@ -55,28 +55,15 @@ void norm_rows(const NormRows& args) {
   }
 }
 
-/// Turns the first rotary_dim values of a head in place, in any of the documented ways.
+/// Turns the pairs (2i, 2i + 1) of a head's first rotary_dim values in place. A template only so
+/// that each unit keeps its own.
 template <typename V>
-inline void rotate_head(const RopeToken& args, float* head) {
-  using F = typename V::F;
-  const int half = args.rotary_dim / 2;
-  if (args.is_interleaved) {
-    for (int i = 0; i < half; ++i) {
-      const float even = head[2 * i];
-      const float odd = head[2 * i + 1];
-      head[2 * i] = even * args.cos[i] - odd * args.sin[i];
-      head[2 * i + 1] = odd * args.cos[i] + even * args.sin[i];
-    }
-    return;
-  }
-  for (int i = 0; i < half; i += 16) {
-    const int count = half - i;
-    const F cos = V::load_first(args.cos + i, count);
-    const F sin = V::load_first(args.sin + i, count);
-    const F lower = V::load_first(head + i, count);
-    const F upper = V::load_first(head + half + i, count);
-    V::store_first(head + i, V::fms(lower, cos, V::mul(upper, sin)), count);
-    V::store_first(head + half + i, V::fma(upper, cos, V::mul(lower, sin)), count);
+inline void rotate_interleaved(const RopeToken& args, float* head) {
+  for (int i = 0; i < args.rotary_dim / 2; ++i) {
+    const float even = head[2 * i];
+    const float odd = head[2 * i + 1];
+    head[2 * i] = even * args.cos[i] - odd * args.sin[i];
+    head[2 * i + 1] = odd * args.cos[i] + even * args.sin[i];
   }
 }
 
@@ -90,31 +77,32 @@ inline void prepare_head(const RopeToken& args,
   const int head_dim = args.head_dim;
   const int rotary_dim = args.rotary_dim;
   const F scale = V::set1(norm == nullptr ? 1.0f : inverse_rms<V>(from, head_dim, args.eps));
-  const auto normalised = [&](int col) {
-    const F x = V::load_first(from + col, head_dim - col);
+  const auto normalised = [&](int col, int count) {
+    const F x = V::load_first(from + col, count);
     if (norm == nullptr) return x;
-    return V::mul(V::mul(x, scale), V::load_first(norm + col, head_dim - col));
+    return V::mul(V::mul(x, scale), V::load_first(norm + col, count));
   };
 
-  if (!args.is_interleaved && rotary_dim % 32 == 0) {
-    // Whole vectors: from input to output in registers.
+  if (!args.is_interleaved) {
     const int half = rotary_dim / 2;
     for (int i = 0; i < half; i += 16) {
-      const F cos = V::load(args.cos + i);
-      const F sin = V::load(args.sin + i);
-      const F lower = normalised(i);
-      const F upper = normalised(half + i);
-      V::store_bf16(to + i, V::fms(lower, cos, V::mul(upper, sin)));
-      V::store_bf16(to + half + i, V::fma(upper, cos, V::mul(lower, sin)));
+      const int count = half - i;
+      const F cos = V::load_first(args.cos + i, count);
+      const F sin = V::load_first(args.sin + i, count);
+      const F lower = normalised(i, count);
+      const F upper = normalised(half + i, count);
+      V::store_bf16_first(to + i, V::fms(lower, cos, V::mul(upper, sin)), count);
+      V::store_bf16_first(to + half + i, V::fma(upper, cos, V::mul(lower, sin)), count);
     }
     for (int col = rotary_dim; col < head_dim; col += 16) {
-      V::store_bf16_first(to + col, normalised(col), head_dim - col);
+      V::store_bf16_first(to + col, normalised(col, head_dim - col), head_dim - col);
     }
     return;
   }
   alignas(64) float head[kMaxHeadDim];
-  for (int col = 0; col < head_dim; col += 16) V::store(head + col, normalised(col));
-  rotate_head<V>(args, head);
+  for (int col = 0; col < head_dim; col += 16)
+    V::store(head + col, normalised(col, head_dim - col));
+  rotate_interleaved<V>(args, head);
   for (int col = 0; col < head_dim; col += 16) {
     V::store_bf16_first(to + col, V::load(head + col), head_dim - col);
   }
