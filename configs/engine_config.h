@@ -61,7 +61,8 @@ struct ExecutionConfig {
           "instruction set of the CPU kernels; auto: the best the machine has");
     visit("num_threads", &ExecutionConfig::num_threads,
           "worker threads; 0: one for each core the process may use", between(0, 1024));
-    visit("pin_threads", &ExecutionConfig::pin_threads, "keep each worker thread on one core");
+    visit("pin_threads", &ExecutionConfig::pin_threads,
+          "keep each worker thread on one core, where the threads are as many as the cores");
     visit("max_batch_size", &ExecutionConfig::max_batch_size, "sequences that run at once",
           between(1, 65536));
     visit("max_tokens_per_step", &ExecutionConfig::max_tokens_per_step,

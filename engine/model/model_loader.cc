@@ -29,9 +29,12 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-int resolve_num_threads(const ExecutionConfig& execution) {
-  if (execution.num_threads > 0) return static_cast<int>(execution.num_threads);
+int num_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int resolve_num_threads(const ExecutionConfig& execution) {
+  return execution.num_threads > 0 ? static_cast<int>(execution.num_threads) : num_cores();
 }
 
 std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
@@ -61,7 +64,8 @@ std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
                       fmt::format("this machine has no {}; it has {} and those before it",
                                   cpu::isa_name(*isa), cpu::isa_name(cpu::best_isa())));
   }
-  return make_cpu_ops(num_threads, isa, execution.pin_threads);
+  // With fewer threads than cores another process may use the first ones: the kernel chooses then.
+  return make_cpu_ops(num_threads, isa, execution.pin_threads && num_threads == num_cores());
 }
 
 int64_t step_bytes(const ModelConfig& model, const ModelRunner::Limits& limits, const Ops& ops) {
