@@ -63,7 +63,9 @@ void tell_result(const Options& options, const JobResult& result, int argc, char
   std::string errors = options.errors;
   if (errors.empty() && std::filesystem::is_regular_file(options.output))
     errors = options.output + ".errors.jsonl";
-  for (const std::string& line : summary_lines(options.mode, result, errors)) log_info("{}", line);
+  for (const std::string& line : summary_lines(options.mode, result)) log_info("{}", line);
+  if (const std::string text = bad_lines_text(result, errors); !text.empty())
+    log_warning("{}", text);
   if (!options.summary.empty()) write_summary(options.summary, summary_json(options.mode, result));
   if (result.strict_stop)
     log_error("{}:{}: {}; stopped there, as --strict asks", options.input,

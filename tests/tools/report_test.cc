@@ -37,15 +37,22 @@ JobResult scored() {
 }
 
 TEST(Summary, IsAFewLines) {
-  EXPECT_THAT(summary_lines(Mode::kScore, scored(), "out.errors.jsonl"),
-              ElementsAre("10 documents, 1,010 tokens (1,000 scored)",
-                          "2.00 s, 250 tokens/s for the 4 documents of this run",
-                          "perplexity 2.7183", "2 bad lines: out.errors.jsonl"));
+  EXPECT_THAT(
+      summary_lines(Mode::kScore, scored()),
+      ElementsAre("10 documents, 1,010 tokens (1,000 scored)",
+                  "2.00 s, 250 tokens/s for the 4 documents of this run", "perplexity 2.7183"));
   const JobResult generated{.totals = {.documents = 1, .prompt_tokens = 3, .completion_tokens = 4},
                             .written = {.documents = 1, .prompt_tokens = 3, .completion_tokens = 4},
                             .seconds = 1};
-  EXPECT_THAT(summary_lines(Mode::kGenerate, generated, ""),
+  EXPECT_THAT(summary_lines(Mode::kGenerate, generated),
               ElementsAre("1 documents, 7 tokens (4 generated)", "1.00 s, 7 tokens/s"));
+}
+
+TEST(Summary, SaysHowManyLinesWereBadAndWhere) {
+  EXPECT_EQ(bad_lines_text(scored(), "out.errors.jsonl"), "2 bad lines: out.errors.jsonl");
+  EXPECT_EQ(bad_lines_text(scored(), ""), "2 bad lines");
+  EXPECT_EQ(bad_lines_text({.totals = {.bad_lines = 1}}, ""), "1 bad line");
+  EXPECT_EQ(bad_lines_text({}, "out.errors.jsonl"), "");
 }
 
 TEST(Summary, AsJsonHasEveryFigure) {

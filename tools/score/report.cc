@@ -53,9 +53,7 @@ std::string progress_text(Mode mode, const JobProgress& progress) {
   return text;
 }
 
-std::vector<std::string> summary_lines(Mode mode,
-                                       const JobResult& result,
-                                       const std::string& errors_path) {
+std::vector<std::string> summary_lines(Mode mode, const JobResult& result) {
   const Totals& totals = result.totals;
   std::vector<std::string> lines;
   std::string first = fmt::format("{} documents, {} tokens", format_count(totals.documents),
@@ -73,11 +71,14 @@ std::vector<std::string> summary_lines(Mode mode,
                                           : ""));
   if (const auto perplexity = totals.perplexity())
     lines.push_back(fmt::format("perplexity {:.4f}", *perplexity));
-  if (totals.bad_lines > 0)
-    lines.push_back(fmt::format("{} bad line{}{}{}", format_count(totals.bad_lines),
-                                totals.bad_lines == 1 ? "" : "s", errors_path.empty() ? "" : ": ",
-                                errors_path));
   return lines;
+}
+
+std::string bad_lines_text(const JobResult& result, const std::string& errors_path) {
+  const int64_t count = result.totals.bad_lines;
+  if (count == 0) return "";
+  return fmt::format("{} bad line{}{}{}", format_count(count), count == 1 ? "" : "s",
+                     errors_path.empty() ? "" : ": ", errors_path);
 }
 
 std::string summary_json(Mode mode, const JobResult& result) {

@@ -12,10 +12,12 @@ namespace augur::score {
 /// neither bar nor time.
 std::string progress_text(Mode mode, const JobProgress& progress);
 
-/// The closing figures, a line each. `errors_path` is named when lines were bad, empty for none.
-std::vector<std::string> summary_lines(Mode mode,
-                                       const JobResult& result,
-                                       const std::string& errors_path);
+/// The closing figures, a line each.
+std::vector<std::string> summary_lines(Mode mode, const JobResult& result);
+
+/// How many lines were bad and where that is told (`errors_path`, empty for nowhere); empty when
+/// none was.
+std::string bad_lines_text(const JobResult& result, const std::string& errors_path);
 
 /// The same for programs: one line of JSON. `perplexity` is null when nothing was scored.
 std::string summary_json(Mode mode, const JobResult& result);
