@@ -1,7 +1,6 @@
 // From a folder to a model that runs.
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>

@@ -41,7 +41,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
     }
     AUGUR_REQUIRE(num_bits % 8 == 0, tensor.name + ": " + describe(tensor));
     tensor.num_bytes = num_bits / 8;
-    tensor.offset = bytes_wanted_;  // within the data for now
+    tensor.offset = bytes_wanted_;  // within the data, until the header's length is known
     bytes_wanted_ += tensor.num_bytes;
     header += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
                           json_string(tensor.name), name_of(tensor.dtype),

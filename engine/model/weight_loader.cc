@@ -40,9 +40,15 @@ class Builder {
   Builder(const ModelConfig& config,
           const Checkpoint& checkpoint,
           const WeightPlan& plan,
+          const ExpertStore& experts,
           Ops& ops,
           ModelWeights& weights)
-      : config_(config), checkpoint_(checkpoint), plan_(plan), ops_(ops), weights_(weights) {}
+      : config_(config),
+        checkpoint_(checkpoint),
+        plan_(plan),
+        experts_(experts),
+        ops_(ops),
+        weights_(weights) {}
 
   void build();
   std::vector<Piece>& pieces() { return pieces_; }
@@ -61,6 +67,7 @@ class Builder {
   const ModelConfig& config_;
   const Checkpoint& checkpoint_;
   const WeightPlan& plan_;
+  const ExpertStore& experts_;
   Ops& ops_;
   ModelWeights& weights_;
   std::vector<Piece> pieces_;
@@ -113,9 +120,8 @@ void Builder::build() {
   if (config_.moe.num_experts > 0) {
     const auto num_moe_layers =
         static_cast<int>(std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kMoe));
-    weights_.expert_slots = std::make_unique<ExpertSlots>(
-        ops_, expert_layout(ops_, config_.hidden_size, config_.moe.intermediate_size),
-        num_moe_layers, config_.moe.num_experts);
+    weights_.expert_slots = std::make_unique<ExpertSlots>(ops_, experts_.layout(), num_moe_layers,
+                                                          config_.moe.num_experts);
   }
   weights_.layers.resize(config_.num_layers());
   int moe_layer_idx = 0;
@@ -153,11 +159,10 @@ void Builder::build_layer(int layer_idx, int moe_layer_idx) {
   }
   layer.moe.experts = weights_.expert_slots->table(moe_layer_idx);
   for (int expert_idx = 0; expert_idx < config_.moe.num_experts; ++expert_idx) {
-    const ExpertSource& expert = plan.experts[expert_idx];
+    const ExpertKey key = {layer_idx, expert_idx};
     pieces_.push_back({.to = weights_.expert_slots->block(moe_layer_idx, expert_idx),
-                       .expert = {layer_idx, expert_idx},
-                       .stored_bytes = expert.gate.num_bytes() + expert.up.num_bytes() +
-                                       expert.down.num_bytes()});
+                       .expert = key,
+                       .stored_bytes = experts_.stored_bytes(key)});
   }
 }
 
@@ -247,15 +252,15 @@ ModelWeights load_weights(const ModelConfig& config,
                           int64_t max_context,
                           int num_threads,
                           const LoadProgress& progress) {
-  ModelWeights weights;
-  Builder builder(config, checkpoint, plan, ops, weights);
-  builder.build();
-  load_rope(config, ops, max_context, weights);
   const ExpertLayout layout =
       config.moe.num_experts > 0
           ? expert_layout(ops, config.hidden_size, config.moe.intermediate_size)
           : ExpertLayout{};
   const ExpertStore experts(checkpoint.files(), layout, expert_sources(plan));
+  ModelWeights weights;
+  Builder builder(config, checkpoint, plan, experts, ops, weights);
+  builder.build();
+  load_rope(config, ops, max_context, weights);
   read_pieces(builder.pieces(), checkpoint, experts, ops, num_threads, progress);
   return weights;
 }

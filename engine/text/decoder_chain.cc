@@ -195,16 +195,23 @@ class FuseStage final : public Stage {
   }
 };
 
+/// Calls `action` with each character of well-formed UTF-8.
+template <typename Action>
+void for_each_character(std::string_view text, Action&& action) {
+  for (size_t position = 0; position < text.size();) {
+    const size_t begin = position;
+    next_code_point(text, position);
+    action(text.substr(begin, position - begin));
+  }
+}
+
 class StripStage final : public Stage {
  public:
   StripStage(const DecoderStep& step, DecodeStage& next) : Stage(next), step_(step) {}
 
   void push(std::string_view part, bool ends_token) override {
     std::string text;
-    for (size_t position = 0; position < part.size();) {
-      const size_t begin = position;
-      next_code_point(part, position);
-      const std::string_view character = part.substr(begin, position - begin);
+    for_each_character(part, [&](std::string_view character) {
       if (character != step_.content) {
         is_leading_ = false;
         for (; num_held_ > 0; --num_held_) text.append(step_.content);
@@ -216,7 +223,7 @@ class StripStage final : public Stage {
       } else {
         text.append(character);  // the held ones are as good
       }
-    }
+    });
     if (ends_token) {
       is_leading_ = true;
       num_stripped_ = 0;
@@ -238,16 +245,13 @@ class MetaspaceStage final : public Stage {
 
   void push(std::string_view part, bool ends_token) override {
     std::string text;
-    for (size_t position = 0; position < part.size();) {
-      const size_t begin = position;
-      next_code_point(part, position);
-      const std::string_view character = part.substr(begin, position - begin);
+    for_each_character(part, [&](std::string_view character) {
       if (character != step_.content) {
         text.append(character);
       } else if (!is_first_ || !step_.drops_first) {
         text.push_back(' ');
       }
-    }
+    });
     if (ends_token) is_first_ = false;
     next_.push(text, ends_token);
   }

@@ -5,21 +5,15 @@
 #include <cmath>
 #include <fstream>
 #include <map>
-#include <sstream>
 
 #include "engine/model/model_loader.h"
 #include "engine/schedule/engine.h"
+#include "tests/temp_folder.h"
 
 namespace augur {
 namespace {
 
 const std::filesystem::path kRoot = AUGUR_SOURCE_DIR;
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 std::unique_ptr<LoadedModel> load_demo(PrecisionChoice precision) {
   EngineConfig config;
@@ -79,7 +73,7 @@ struct PerplexityErrors {
 
 PerplexityErrors perplexity_errors(const std::map<std::string, DocumentScore>& scores) {
   const boost::json::value expected =
-      boost::json::parse(read_text(kRoot / "tests/data/tiny-glm4-moe/score.json"));
+      boost::json::parse(read_whole_file(kRoot / "tests/data/tiny-glm4-moe/score.json"));
   PerplexityErrors errors;
   double difference = 0;
   double num_scored = 0;
@@ -124,7 +118,7 @@ TEST_P(GreedyTest, ContinuesAsTheReferenceDoes) {
   const auto model = load_demo(PrecisionChoice::kReference);
   const auto engine = make_engine(*model, /*max_tokens_per_step=*/GetParam());
   const boost::json::value expected =
-      boost::json::parse(read_text(kRoot / "tests/data/tiny-glm4-moe/greedy.json"));
+      boost::json::parse(read_whole_file(kRoot / "tests/data/tiny-glm4-moe/greedy.json"));
   std::map<std::string, RequestResult> results;
   for (const boost::json::value& entry : expected.as_array()) {
     const std::string prompt = entry.at("prompt").as_string().c_str();

@@ -29,12 +29,7 @@ EngineConfig tiny_config() {
 
 template <typename Error>
 std::string error_of(const EngineConfig& config) {
-  try {
-    load_model(config, {});
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return message_of<Error>([&] { load_model(config, {}); });
 }
 
 TEST(ModelLoaderTest, TellsPhasesAndProgress) {
