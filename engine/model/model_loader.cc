@@ -1,7 +1,6 @@
 #include "engine/model/model_loader.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
