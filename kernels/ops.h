@@ -6,12 +6,15 @@
 // Threading: one thread calls; a backend spreads the work itself.
 // Errors: AUGUR_REQUIRE (std::logic_error) for a broken requirement; OutOfMemory from allocate.
 //
-// Batch invariance: in every backend a row of the result depends on that row's inputs alone,
-// bit for bit, never on how many rows or sequences share the call. The engine's promise that
-// chunking and batching do not change an answer rests on this.
+// Batch invariance: a row of the result depends on that row's inputs alone, bit for bit, never on
+// what the other rows or sequences of the call hold. In the CPU backends it does not depend on how
+// many there are either: the engine's promise that chunking and batching do not change an answer
+// rests on this. CUDA chooses kernels by the number of rows, so there it holds among calls of as
+// many rows (StepBatch says how a decode step is padded to a few sizes).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -45,18 +48,21 @@ struct StepLimits {
 };
 
 /// Row i of `out` becomes the embedding of token_ids[i].
-///   table      [vocab, hidden]     packed
-///   token_ids  [num_tokens]        i32, each in [0, vocab)
-///   out        [num_tokens, hidden] f32
+///   table        [vocab, hidden]     packed
+///   token_ids    [num_tokens]        i32, each in [0, vocab), or ~r: then it is sampled_ids[r]
+///   sampled_ids  i32, or null: what an earlier step drew, so that a step can be queued before the
+///                host has seen the tokens of the one before
+///   out          [num_tokens, hidden] f32
 struct EmbedArgs {
   PackedMatrix table;
   const int32_t* token_ids = nullptr;
+  const int32_t* sampled_ids = nullptr;
   Tensor out;
 };
 
 /// hidden += delta (where given), then out = hidden / rms(hidden) * weight.
 ///   hidden   [num_tokens, hidden]  f32, in and out
-///   delta    [num_tokens, hidden]  f32, or absent
+///   delta    [num_tokens, hidden]  f32 or intermediate dtype, or absent
 ///   weight   [hidden]              f32
 ///   out      [num_tokens, hidden]  activation dtype
 ///   out_f32  [num_tokens, hidden]  f32, or absent: the same before rounding, for the router
@@ -74,7 +80,7 @@ struct AddRmsNormArgs {
 ///   x       [num_tokens, in]   activation dtype
 ///   weight  [out, in]          packed
 ///   bias    [out]              f32, or null
-///   out     [num_tokens, out]  f32 or activation dtype
+///   out     [num_tokens, out]  f32, or intermediate or activation dtype
 struct LinearArgs {
   Tensor x;
   PackedMatrix weight;
@@ -104,10 +110,13 @@ struct RopeTable {
 
 /// Splits qkv, normalises q and k per head where weights are given, turns them by position, and
 /// writes k and v to the cache.
-///   qkv        [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]  f32: q heads, k heads, v
-///   heads q_norm, k_norm  [head_dim]  f32, or null positions  [num_tokens]  i32 kv_slots
-///   [num_tokens]  i64: block * block_size + offset, all different q_out      [num_tokens,
-///   num_heads * head_dim]  activation dtype
+///   qkv        [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]  f32 or intermediate dtype:
+///              q heads, k heads, v heads
+///   q_norm, k_norm  [head_dim]  f32, or null
+///   positions  [num_tokens]  i32
+///   kv_slots   [num_tokens]  i64: block * block_size + offset, all different; -1: a row that pads
+///              the step, whose k and v go nowhere
+///   q_out      [num_tokens, num_heads * head_dim]  activation dtype
 struct RopeAndCacheArgs {
   Tensor qkv;
   int num_heads = 0;
@@ -124,7 +133,8 @@ struct RopeAndCacheArgs {
 /// The sequences of a step, in the backend's memory. Rows of a sequence are consecutive, its
 /// last row is position context_len - 1, and each row sees the positions up to its own.
 ///   query_start  [num_seqs + 1]  i32: rows [query_start[s], query_start[s + 1]) are sequence s
-///   context_len  [num_seqs]      i32: positions in the cache, this step's included
+///   context_len  [num_seqs]      i32: positions in the cache, this step's included; 0: a sequence
+///                that pads the step, whose rows of the result are zero
 ///   block_table  [num_seqs, block_table_stride]  i32: the sequence's blocks in order
 struct AttentionBatch {
   int num_seqs = 0;
@@ -138,6 +148,7 @@ struct AttentionBatch {
 /// Causal grouped-query attention over the paged cache: out = softmax(scale q k^T) v.
 ///   q    [num_tokens, num_heads * head_dim]  activation dtype
 ///   out  [num_tokens, num_heads * head_dim]  activation dtype
+/// Every sequence of `batch` has one row when is_decode, which backends may use.
 /// num_heads is a multiple of the cache's num_kv_heads. Source: Ainslie et al. 2023,
 /// arXiv:2305.13245; paging: Kwon et al. 2023, arXiv:2309.06180.
 struct AttentionArgs {
@@ -146,12 +157,13 @@ struct AttentionArgs {
   float scale = 0;
   KvCacheLayer cache;
   AttentionBatch batch;
+  bool is_decode = false;
   Tensor out;
 };
 
 /// out = down(silu(gate x) * (up x)).
 ///   x    [num_tokens, hidden]  activation dtype
-///   out  [num_tokens, hidden]  f32
+///   out  [num_tokens, hidden]  f32 or intermediate dtype
 struct MlpArgs {
   Tensor x;
   MlpWeights weights;
@@ -167,9 +179,12 @@ enum class RouterScoring : uint8_t {
 ///   x           [num_tokens, hidden]       f32
 ///   weight      [num_experts, hidden]      f32, row-major
 ///   correction  [num_experts]              f32, or null: added to the scores for choosing only
+///   forced      [num_tokens, top_k]        i32, or null: experts to take instead of choosing, for
+///               replaying recorded routing; their weights are computed as if chosen
+///   num_valid   i32, or null: rows from *num_valid on pad the step; their experts are -1
 ///   experts     [num_tokens, top_k]        i32 out, by falling choice score, ties to the lower
-///   index weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by
-///   their sum
+///               index
+///   weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by their sum
 ///               (+ 1e-20 for sigmoid) when normalise_top_k, times scaling_factor
 ///   logits      [num_tokens, num_experts]  f32 out, or absent
 /// With num_groups > 1 only the experts of the top_groups groups with the largest sum of their
@@ -186,6 +201,8 @@ struct RouterArgs {
   int top_groups = 1;
   bool normalise_top_k = true;
   float scaling_factor = 1;
+  const int32_t* forced = nullptr;
+  const int32_t* num_valid = nullptr;
   int32_t* experts = nullptr;
   float* weights = nullptr;
   Tensor logits;
@@ -194,9 +211,9 @@ struct RouterArgs {
 /// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus
 /// shared(x) where given.
 ///   x        [num_tokens, hidden]  activation dtype
-///   experts  [num_tokens, top_k]   i32, as the router wrote them
+///   experts  [num_tokens, top_k]   i32, as the router wrote them; -1 adds nothing
 ///   weights  [num_tokens, top_k]   f32
-///   out      [num_tokens, hidden]  f32
+///   out      [num_tokens, hidden]  f32 or intermediate dtype
 struct MoeArgs {
   Tensor x;
   const int32_t* experts = nullptr;
@@ -229,6 +246,14 @@ struct LogprobsArgs {
   float* top_logprobs = nullptr;
 };
 
+/// Operations recorded once, to be run again on the same memory.
+class RecordedOps {
+ public:
+  virtual ~RecordedOps() = default;
+  /// Queues all of them, in their order.
+  virtual void run() = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -237,9 +262,14 @@ class Ops {
   virtual std::string description() const = 0;
   /// What norms, attention and activations are rounded to: kBF16, or kF32 for the reference.
   virtual DType activation_dtype() const = 0;
+  /// What the inner results of a layer are kept in: kF32, or kBF16 where memory traffic counts
+  /// more than the rounding (qkv, and what a half-layer adds to the residual stream).
+  virtual DType intermediate_dtype() const { return DType::kF32; }
 
   // Memory. Buffers are 64-byte aligned and zeroed; large ones use huge pages where there are any.
   virtual Buffer allocate(int64_t num_bytes) = 0;
+  /// Bytes that allocate() may still hand out.
+  virtual int64_t available_bytes() const = 0;
   virtual void upload(void* to, const void* from_host, int64_t num_bytes) = 0;
   virtual void download(void* to_host, const void* from, int64_t num_bytes) = 0;
   virtual void synchronize() = 0;
@@ -250,12 +280,13 @@ class Ops {
   /// operation.
   virtual void reserve(const StepLimits& limits) = 0;
 
-  // Weights.
-  virtual int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const = 0;
+  // Weights. A matrix is packed for one use and serves no other.
+  virtual int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const = 0;
   /// Packs rows [first_row, first_row + count) of a matrix from row-major host memory. May be
   /// called from several threads for different rows; `to` is the whole matrix's memory, zeroed
   /// before.
-  virtual void pack_rows(std::byte* to,
+  virtual void pack_rows(MatrixUse use,
+                         std::byte* to,
                          int64_t num_rows,
                          int64_t num_cols,
                          int64_t first_row,
@@ -274,6 +305,12 @@ class Ops {
   virtual void gather_rows(const GatherRowsArgs& args) = 0;
   virtual void logprobs(const LogprobsArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
+
+  /// Records what `operations` calls on this Ops, without running it. Their arguments are kept:
+  /// run() reads what then lies in the same memory. Null where the backend has no use for it.
+  virtual std::unique_ptr<RecordedOps> record(const std::function<void()>& operations) {
+    return nullptr;
+  }
 };
 
 /// Offsets of one expert's block for this backend.

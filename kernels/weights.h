@@ -6,6 +6,12 @@
 
 namespace augur {
 
+/// Which operations read a matrix: a backend may lay it out differently for each.
+enum class MatrixUse : uint8_t {
+  kProjection,  // linear and embed
+  kMlp,         // mlp and moe: gate, up and down
+};
+
 /// A weight matrix [num_rows outputs, num_cols inputs], bf16, packed by Ops::pack_rows.
 /// Only the operations of the same backend know the layout behind `data`.
 struct PackedMatrix {

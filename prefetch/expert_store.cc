@@ -77,7 +77,7 @@ void ExpertStore::read_matrix(const TensorSource& source,
     const int64_t count = std::min(rows_per_piece, source.num_rows - row);
     read_rows_as_bf16(files_[source.file_idx], source, row, count, scratch.rows.data(),
                       scratch.stored);
-    ops.pack_rows(to, source.num_rows, source.num_cols, row, count, scratch.rows.data());
+    ops.pack_rows(MatrixUse::kMlp, to, source.num_rows, source.num_cols, row, count, scratch.rows.data());
   }
 }
 

@@ -25,8 +25,4 @@ struct MemoryPlan {
 /// "1.50 GiB", "312.0 MiB", "17 B".
 std::string format_bytes(int64_t num_bytes);
 
-/// Bytes this process may still take: what the kernel calls available, or less where a control
-/// group (version 1 or 2) limits it.
-int64_t available_memory_bytes();
-
 }  // namespace augur

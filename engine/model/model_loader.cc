@@ -194,7 +194,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   timer.end("tokenizer");
 
   model->ops = make_ops(config.execution);
-  const int64_t available_bytes = available_memory_bytes();
+  const int64_t available_bytes = model->ops->available_bytes();
   const int64_t max_positions = config.kv_cache.max_context > 0
                                     ? config.kv_cache.max_context
                                     : model->config().max_position_embeddings;

@@ -16,6 +16,7 @@ namespace {
 // One piece of work: rows of one matrix, or one expert.
 struct Piece {
   const TensorSource* source = nullptr;  // null: an expert
+  MatrixUse use = MatrixUse::kProjection;
   std::byte* to = nullptr;
   int64_t num_rows = 0;    // of the packed matrix, which may hold several sources
   int64_t row_offset = 0;  // where the source's row 0 lies in it
@@ -24,6 +25,17 @@ struct Piece {
   ExpertKey expert;
   int64_t stored_bytes = 0;
 };
+
+MatrixUse use_of(WeightRole role) {
+  switch (kind_of(role)) {
+    case WeightKind::kDenseMlp:
+    case WeightKind::kSharedExperts:
+    case WeightKind::kExperts:
+      return MatrixUse::kMlp;
+    default:
+      return MatrixUse::kProjection;
+  }
+}
 
 // Small enough to stay in a core's L2 cache between reading and packing.
 constexpr int64_t kPieceBytes = 512 << 10;
@@ -54,9 +66,9 @@ class Builder {
   std::vector<Piece>& pieces() { return pieces_; }
 
  private:
-  PackedMatrix matrix(std::initializer_list<const TensorSource*> sources);
+  PackedMatrix matrix(MatrixUse use, std::initializer_list<const TensorSource*> sources);
   PackedMatrix matrix(const RoleSources& sources, WeightRole role) {
-    return matrix({&sources[role]});
+    return matrix(use_of(role), {&sources[role]});
   }
   const float* floats(std::initializer_list<const TensorSource*> sources);
   const float* floats(const RoleSources& sources, WeightRole role) {
@@ -73,11 +85,11 @@ class Builder {
   std::vector<Piece> pieces_;
 };
 
-PackedMatrix Builder::matrix(std::initializer_list<const TensorSource*> sources) {
+PackedMatrix Builder::matrix(MatrixUse use, std::initializer_list<const TensorSource*> sources) {
   int64_t num_rows = 0;
   const int64_t num_cols = (*sources.begin())->num_cols;
   for (const TensorSource* source : sources) num_rows += source->num_rows;
-  weights_.buffers.push_back(ops_.allocate(ops_.packed_bytes(num_rows, num_cols)));
+  weights_.buffers.push_back(ops_.allocate(ops_.packed_bytes(use, num_rows, num_cols)));
   std::byte* to = weights_.buffers.back().data();
   int64_t row_offset = 0;
   for (const TensorSource* source : sources) {
@@ -86,6 +98,7 @@ PackedMatrix Builder::matrix(std::initializer_list<const TensorSource*> sources)
     for (int64_t first = 0; first < source->num_rows; first += rows_per_piece) {
       const int64_t count = std::min(rows_per_piece, source->num_rows - first);
       pieces_.push_back({.source = source,
+                         .use = use,
                          .to = to,
                          .num_rows = num_rows,
                          .row_offset = row_offset,
@@ -138,6 +151,7 @@ void Builder::build_layer(int layer_idx, int moe_layer_idx) {
   layer.input_norm = floats(sources, WeightRole::kInputNorm);
   layer.post_attention_norm = floats(sources, WeightRole::kPostAttentionNorm);
   layer.qkv = matrix(
+      MatrixUse::kProjection,
       {&sources[WeightRole::kQuery], &sources[WeightRole::kKey], &sources[WeightRole::kValue]});
   layer.qkv_bias = floats({&sources[WeightRole::kQueryBias], &sources[WeightRole::kKeyBias],
                            &sources[WeightRole::kValueBias]});
@@ -179,8 +193,8 @@ void read_piece(const Piece& piece,
   scratch.rows.resize(piece.count * num_cols);
   read_rows_as_bf16(checkpoint.files()[piece.source->file_idx], *piece.source, piece.first_row,
                     piece.count, scratch.rows.data(), scratch.stored);
-  ops.pack_rows(piece.to, piece.num_rows, num_cols, piece.row_offset + piece.first_row, piece.count,
-                scratch.rows.data());
+  ops.pack_rows(piece.use, piece.to, piece.num_rows, num_cols, piece.row_offset + piece.first_row,
+                piece.count, scratch.rows.data());
 }
 
 // Threads take pieces in order; the first error stops all of them and is thrown again.
@@ -239,7 +253,7 @@ int64_t packed_weight_bytes(const ModelConfig& config, const Ops& ops, int64_t m
   visit_wanted_tensors(config, [&](const WantedTensor& tensor) {
     const bool is_float = tensor.num_cols == 0 || tensor.role == WeightRole::kRouter;
     total += is_float ? tensor.num_rows * std::max<int64_t>(1, tensor.num_cols) * 4
-                      : ops.packed_bytes(tensor.num_rows, tensor.num_cols);
+                      : ops.packed_bytes(use_of(tensor.role), tensor.num_rows, tensor.num_cols);
     return true;
   });
   return total;

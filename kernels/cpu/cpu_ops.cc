@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/available_memory.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/linear.h"
@@ -39,6 +40,7 @@ class CpuOps final : public Ops {
   DType activation_dtype() const override { return DType::kBF16; }
 
   Buffer allocate(int64_t num_bytes) override { return cpu::allocate_host(num_bytes); }
+  int64_t available_bytes() const override { return cpu::available_memory_bytes(); }
   void upload(void* to, const void* from_host, int64_t num_bytes) override {
     if (num_bytes > 0) std::memcpy(to, from_host, num_bytes);
   }
@@ -78,10 +80,11 @@ class CpuOps final : public Ops {
     limits_ = limits;
   }
 
-  int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const override {
+  int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return cpu::tiled_bytes(num_rows, num_cols);
   }
-  void pack_rows(std::byte* to,
+  void pack_rows(MatrixUse use,
+                 std::byte* to,
                  int64_t num_rows,
                  int64_t num_cols,
                  int64_t first_row,

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/cpu/available_memory.h"
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/pack.h"
@@ -27,6 +28,7 @@ class ReferenceOps final : public Ops {
   DType activation_dtype() const override { return DType::kF32; }
 
   Buffer allocate(int64_t num_bytes) override { return cpu::allocate_host(num_bytes); }
+  int64_t available_bytes() const override { return cpu::available_memory_bytes(); }
   void upload(void* to, const void* from_host, int64_t num_bytes) override {
     if (num_bytes > 0) std::memcpy(to, from_host, num_bytes);
   }
@@ -42,10 +44,11 @@ class ReferenceOps final : public Ops {
     scratch_ = cpu::ReferenceScratch(limits, pool_.num_threads());
   }
 
-  int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const override {
+  int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return cpu::tiled_bytes(num_rows, num_cols);
   }
-  void pack_rows(std::byte* to,
+  void pack_rows(MatrixUse use,
+                 std::byte* to,
                  int64_t num_rows,
                  int64_t num_cols,
                  int64_t first_row,

@@ -34,9 +34,9 @@ TEST(ExpertSlotsTest, LaysTheThreeMatricesOutWithoutOverlap) {
   const ExpertLayout layout = expert_layout(*ops, 48, 20);
   EXPECT_EQ(layout.up_offset % 64, 0);
   EXPECT_EQ(layout.down_offset % 64, 0);
-  EXPECT_GE(layout.up_offset, ops->packed_bytes(20, 48));
-  EXPECT_GE(layout.down_offset - layout.up_offset, ops->packed_bytes(20, 48));
-  EXPECT_GE(layout.block_bytes - layout.down_offset, ops->packed_bytes(48, 20));
+  EXPECT_GE(layout.up_offset, ops->packed_bytes(MatrixUse::kMlp, 20, 48));
+  EXPECT_GE(layout.down_offset - layout.up_offset, ops->packed_bytes(MatrixUse::kMlp, 20, 48));
+  EXPECT_GE(layout.block_bytes - layout.down_offset, ops->packed_bytes(MatrixUse::kMlp, 48, 20));
 }
 
 }  // namespace

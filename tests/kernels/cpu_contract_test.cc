@@ -44,7 +44,7 @@ TEST(CpuOps, RefusesStepsBeyondWhatWasReserved) {
   limits.num_heads = 1;
   limits.head_dim = 32;
   ops->reserve(limits);
-  Buffer weights = ops->allocate(ops->packed_bytes(512, 512));
+  Buffer weights = ops->allocate(ops->packed_bytes(MatrixUse::kProjection, 512, 512));
   Buffer x = ops->allocate(64 * 512 * 2);
   Buffer out = ops->allocate(64 * 512 * 4);
   LinearArgs args;

@@ -233,7 +233,10 @@ TEST(CpuRows, EmbedReadsRowsOfThePackedTable) {
     std::vector<int32_t> token_ids;
     for (int32_t id = 36; id >= 0; --id) token_ids.push_back(id);
     std::vector<float> out(37 * num_cols);
-    embed({table.view(), token_ids.data(), dense(out.data(), DType::kF32, 37, num_cols)}, pool);
+    embed({.table = table.view(),
+           .token_ids = token_ids.data(),
+           .out = dense(out.data(), DType::kF32, 37, num_cols)},
+          pool);
     for (int64_t i = 0; i < 37; ++i) {
       for (int64_t col = 0; col < num_cols; ++col) {
         ASSERT_EQ(out[i * num_cols + col], table.at(36 - i, col)) << i << ", " << col;
@@ -247,7 +250,10 @@ TEST(CpuRows, EmbedRefusesIdsOutsideTheVocabulary) {
   const TestMatrix table(4, 8, 3);
   std::vector<float> out(8);
   for (int32_t id : {-1, 4}) {
-    EXPECT_THROW(embed({table.view(), &id, dense(out.data(), DType::kF32, 1, 8)}, pool),
+    EXPECT_THROW(embed({.table = table.view(),
+                        .token_ids = &id,
+                        .out = dense(out.data(), DType::kF32, 1, 8)},
+                       pool),
                  std::logic_error);
   }
 }

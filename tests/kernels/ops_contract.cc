@@ -140,21 +140,25 @@ Tensor Arena::result(int64_t num_rows, int64_t num_cols, DType dtype, int64_t pa
   return tensor(unset, num_rows, num_cols, dtype, padding);
 }
 
-PackedMatrix Arena::pack(std::span<const float> values, int64_t num_rows, int64_t num_cols) {
-  std::byte* const to = zeros(ops_.packed_bytes(num_rows, num_cols));
-  pack_into(to, values, num_rows, num_cols);
+PackedMatrix Arena::pack(MatrixUse use,
+                         std::span<const float> values,
+                         int64_t num_rows,
+                         int64_t num_cols) {
+  std::byte* const to = zeros(ops_.packed_bytes(use, num_rows, num_cols));
+  pack_into(use, to, values, num_rows, num_cols);
   return {to, num_rows, num_cols};
 }
 
-void Arena::pack_into(std::byte* to,
+void Arena::pack_into(MatrixUse use,
+                      std::byte* to,
                       std::span<const float> values,
                       int64_t num_rows,
                       int64_t num_cols) {
   std::vector<Bf16> host(values.size());
   std::transform(values.begin(), values.end(), host.begin(), to_bf16);
   const int64_t middle = num_rows / 3;
-  ops_.pack_rows(to, num_rows, num_cols, 0, middle, host.data());
-  ops_.pack_rows(to, num_rows, num_cols, middle, num_rows - middle,
+  ops_.pack_rows(use, to, num_rows, num_cols, 0, middle, host.data());
+  ops_.pack_rows(use, to, num_rows, num_cols, middle, num_rows - middle,
                  host.data() + middle * num_cols);
 }
 

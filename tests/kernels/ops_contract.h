@@ -80,8 +80,15 @@ class Arena {
   Tensor result(int64_t num_rows, int64_t num_cols, DType dtype, int64_t padding = 0);
 
   /// A [num_rows, num_cols] matrix, packed in a few pieces.
-  PackedMatrix pack(std::span<const float> values, int64_t num_rows, int64_t num_cols);
-  void pack_into(std::byte* to, std::span<const float> values, int64_t num_rows, int64_t num_cols);
+  PackedMatrix pack(MatrixUse use,
+                    std::span<const float> values,
+                    int64_t num_rows,
+                    int64_t num_cols);
+  void pack_into(MatrixUse use,
+                 std::byte* to,
+                 std::span<const float> values,
+                 int64_t num_rows,
+                 int64_t num_cols);
 
   std::vector<float> read(const Tensor& tensor);
   template <typename T>

@@ -34,7 +34,7 @@ std::vector<float> run_linear(Ops& ops, const LinearProblem& problem, RowRange r
   const std::vector<float> x = random_values(num_rows * in, 1);
   LinearArgs args;
   args.x = arena.tensor(row_span(x, rows, in), rows.count, in, ops.activation_dtype(), padding);
-  args.weight = arena.pack(random_values(out * in, 2), out, in);
+  args.weight = arena.pack(MatrixUse::kProjection, random_values(out * in, 2), out, in);
   if (has_bias) args.bias = arena.copy(random_values(out, 3));
   args.out =
       arena.result(rows.count, out, rounds_out ? ops.activation_dtype() : DType::kF32, padding);
@@ -85,9 +85,12 @@ std::vector<float> run_mlp(Ops& ops, const MlpProblem& problem, RowRange rows) {
   const std::vector<float> x = random_values(num_rows * hidden, 4);
   MlpArgs args;
   args.x = arena.activations(row_span(x, rows, hidden), rows.count, hidden);
-  args.weights.gate = arena.pack(random_values(intermediate * hidden, 5), intermediate, hidden);
-  args.weights.up = arena.pack(random_values(intermediate * hidden, 6), intermediate, hidden);
-  args.weights.down = arena.pack(random_values(hidden * intermediate, 7), hidden, intermediate);
+  args.weights.gate =
+      arena.pack(MatrixUse::kMlp, random_values(intermediate * hidden, 5), intermediate, hidden);
+  args.weights.up =
+      arena.pack(MatrixUse::kMlp, random_values(intermediate * hidden, 6), intermediate, hidden);
+  args.weights.down =
+      arena.pack(MatrixUse::kMlp, random_values(hidden * intermediate, 7), hidden, intermediate);
   args.out = arena.result(rows.count, hidden, DType::kF32);
   ops.mlp(args);
   return arena.read(args.out);
@@ -131,7 +134,7 @@ TEST_P(OpsContract, EmbedCopiesTheRowsOfTheTable) {
   for (const std::vector<int32_t>& ids : cases) {
     Arena arena(*ops_);
     EmbedArgs args;
-    args.table = arena.pack(table, kVocab, kHidden);
+    args.table = arena.pack(MatrixUse::kProjection, table, kVocab, kHidden);
     args.token_ids = arena.copy(ids);
     args.out = arena.result(static_cast<int64_t>(ids.size()), kHidden, DType::kF32);
     ops_->embed(args);

@@ -157,9 +157,11 @@ std::vector<float> run_moe(Ops& ops,
     std::byte* const block = pool + slots[e] * layout.block_bytes;
     const int64_t size = problem.intermediate * hidden;
     const auto values = [&](int which) { return random_values(size, 1000 + 3 * e + which); };
-    arena.pack_into(block, values(0), problem.intermediate, hidden);
-    arena.pack_into(block + layout.up_offset, values(1), problem.intermediate, hidden);
-    arena.pack_into(block + layout.down_offset, values(2), hidden, problem.intermediate);
+    arena.pack_into(MatrixUse::kMlp, block, values(0), problem.intermediate, hidden);
+    arena.pack_into(MatrixUse::kMlp, block + layout.up_offset, values(1), problem.intermediate,
+                    hidden);
+    arena.pack_into(MatrixUse::kMlp, block + layout.down_offset, values(2), hidden,
+                    problem.intermediate);
   }
   MoeArgs args;
   args.x = arena.activations(part(x, hidden), count, hidden);
@@ -169,9 +171,10 @@ std::vector<float> run_moe(Ops& ops,
   args.table = {pool, layout, arena.copy(slots), problem.num_experts};
   if (problem.shared_intermediate > 0) {
     const int64_t size = problem.shared_intermediate * hidden;
-    args.shared = {arena.pack(random_values(size, 43), problem.shared_intermediate, hidden),
-                   arena.pack(random_values(size, 44), problem.shared_intermediate, hidden),
-                   arena.pack(random_values(size, 45), hidden, problem.shared_intermediate)};
+    args.shared = {
+        arena.pack(MatrixUse::kMlp, random_values(size, 43), problem.shared_intermediate, hidden),
+        arena.pack(MatrixUse::kMlp, random_values(size, 44), problem.shared_intermediate, hidden),
+        arena.pack(MatrixUse::kMlp, random_values(size, 45), hidden, problem.shared_intermediate)};
   }
   args.out = arena.result(count, hidden, DType::kF32);
   ops.moe(args);

@@ -70,8 +70,9 @@ struct PlainMlp {
   }
 
   MlpWeights pack(Arena& arena) const {
-    return {arena.pack(gate, intermediate, hidden), arena.pack(up, intermediate, hidden),
-            arena.pack(down, hidden, intermediate)};
+    return {arena.pack(MatrixUse::kMlp, gate, intermediate, hidden),
+            arena.pack(MatrixUse::kMlp, up, intermediate, hidden),
+            arena.pack(MatrixUse::kMlp, down, hidden, intermediate)};
   }
 };
 
@@ -97,7 +98,7 @@ TEST_F(ReferenceDenseTest, LinearMultipliesAndAddsTheBias) {
       for (size_t i = 0; has_bias && i < expected.size(); ++i) expected[i] += bias[i % out];
       LinearArgs args;
       args.x = arena_.activations(x, num_rows, in);
-      args.weight = arena_.pack(weight, out, in);
+      args.weight = arena_.pack(MatrixUse::kProjection, weight, out, in);
       args.bias = has_bias ? arena_.copy(bias) : nullptr;
       args.out = arena_.result(num_rows, out, DType::kF32);
       ops_->linear(args);
@@ -110,7 +111,7 @@ TEST_F(ReferenceDenseTest, LinearMultipliesAndAddsTheBias) {
 TEST_F(ReferenceDenseTest, RefusesShapesThatDoNotFit) {
   LinearArgs args;
   args.x = arena_.result(2, 8, DType::kF32);
-  args.weight = arena_.pack(random_values(4 * 8, 2), 4, 8);
+  args.weight = arena_.pack(MatrixUse::kProjection, random_values(4 * 8, 2), 4, 8);
   args.out = arena_.result(2, 5, DType::kF32);
   EXPECT_THROW(ops_->linear(args), std::logic_error);
   args.out = arena_.result(2, 4, DType::kBF16);
@@ -129,7 +130,7 @@ TEST_F(ReferenceDenseTest, RefusesShapesThatDoNotFit) {
 
 TEST_F(ReferenceDenseTest, RefusesTokensOutsideTheTable) {
   EmbedArgs args;
-  args.table = arena_.pack(random_values(4 * 8, 2), 4, 8);
+  args.table = arena_.pack(MatrixUse::kProjection, random_values(4 * 8, 2), 4, 8);
   args.out = arena_.result(1, 8, DType::kF32);
   for (const int32_t id : {-1, 4}) {
     args.token_ids = arena_.copy(std::vector<int32_t>{id});
@@ -217,9 +218,11 @@ TEST_F(ReferenceDenseTest, MoeSumsTheChosenExpertsAndTheSharedOne) {
     for (int e = 0; e < c.num_experts; ++e) {
       slot_of_expert.push_back(c.num_experts - 1 - e);
       std::byte* const block = slots + slot_of_expert.back() * layout.block_bytes;
-      arena_.pack_into(block, experts[e].gate, c.intermediate, c.hidden);
-      arena_.pack_into(block + layout.up_offset, experts[e].up, c.intermediate, c.hidden);
-      arena_.pack_into(block + layout.down_offset, experts[e].down, c.hidden, c.intermediate);
+      arena_.pack_into(MatrixUse::kMlp, block, experts[e].gate, c.intermediate, c.hidden);
+      arena_.pack_into(MatrixUse::kMlp, block + layout.up_offset, experts[e].up, c.intermediate,
+                       c.hidden);
+      arena_.pack_into(MatrixUse::kMlp, block + layout.down_offset, experts[e].down, c.hidden,
+                       c.intermediate);
     }
     MoeArgs args;
     args.x = arena_.activations(x, c.num_tokens, c.hidden);

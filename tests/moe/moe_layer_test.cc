@@ -35,12 +35,12 @@ class MoeLayerTest : public ::testing::Test {
       std::byte* const block = slots_.block(0, expert);
       std::vector<Bf16> in(kIntermediate * kHidden);
       for (int64_t i = 0; i < kIntermediate; ++i) in[i * kHidden] = to_bf16(1);
-      ops_->pack_rows(block, kIntermediate, kHidden, 0, kIntermediate, in.data());
-      ops_->pack_rows(block + layout_.up_offset, kIntermediate, kHidden, 0, kIntermediate,
+      ops_->pack_rows(MatrixUse::kMlp, block, kIntermediate, kHidden, 0, kIntermediate, in.data());
+      ops_->pack_rows(MatrixUse::kMlp, block + layout_.up_offset, kIntermediate, kHidden, 0, kIntermediate,
                       in.data());
       const std::vector<Bf16> down(kHidden * kIntermediate,
                                    to_bf16(static_cast<float>(expert + 1)));
-      ops_->pack_rows(block + layout_.down_offset, kHidden, kIntermediate, 0, kHidden, down.data());
+      ops_->pack_rows(MatrixUse::kMlp, block + layout_.down_offset, kHidden, kIntermediate, 0, kHidden, down.data());
     }
     config_.num_experts = kNumExperts;
     config_.top_k = 2;

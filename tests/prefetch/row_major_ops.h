@@ -12,10 +12,11 @@ class RowMajorOps : public Ops {
  public:
   std::string description() const override { return "row-major copies"; }
   DType activation_dtype() const override { return DType::kBF16; }
-  int64_t packed_bytes(int64_t num_rows, int64_t num_cols) const override {
+  int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return (num_rows * num_cols * 2 + 63) / 64 * 64;
   }
-  void pack_rows(std::byte* to,
+  void pack_rows(MatrixUse use,
+                 std::byte* to,
                  int64_t num_rows,
                  int64_t num_cols,
                  int64_t first_row,
@@ -27,6 +28,7 @@ class RowMajorOps : public Ops {
   }
 
   Buffer allocate(int64_t) override { refuse(); }
+  int64_t available_bytes() const override { refuse(); }
   void upload(void*, const void*, int64_t) override { refuse(); }
   void download(void*, const void*, int64_t) override { refuse(); }
   void synchronize() override { refuse(); }
