@@ -28,15 +28,20 @@ class InstantRunner : public ModelRunner {
                 .block_size = kBlockSize,
                 .vocab_size = kVocab} {}
   const Limits& limits() const override { return limits_; }
-  void run(const StepBatch& batch, std::vector<LogitResult>& results) override {
-    results.resize(batch.logit_rows.size());
-    for (size_t i = 0; i < results.size(); ++i) {
-      results[i].sampled_id = batch.token_ids[batch.logit_rows[i].row_idx] ^ 1;
+  void launch(const StepBatch& batch) override {
+    sampled_ids_.clear();
+    for (const LogitRow& row : batch.logit_rows) {
+      sampled_ids_.push_back(batch.token_ids[row.row_idx] ^ 1);
     }
+  }
+  void collect(std::vector<LogitResult>& results) override {
+    results.resize(sampled_ids_.size());
+    for (size_t i = 0; i < results.size(); ++i) results[i].sampled_id = sampled_ids_[i];
   }
 
  private:
   const Limits limits_;
+  std::vector<int32_t> sampled_ids_;
 };
 
 /// Byte-level, two tokens: enough to make text of any output.

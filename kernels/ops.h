@@ -1,7 +1,7 @@
 // The coarse operations a decoder is made of: one signature, one implementation per backend.
 //
-// Every operation is asynchronous in principle: it is ordered after those called before it on
-// the same Ops, and its results may be read on the host only after download() or synchronize().
+// Every operation is asynchronous in principle: it is ordered after those called before it on the
+// same Ops, and its results are read on the host through download().
 // The CPU backends finish before they return. Sizes may be zero rows: then nothing happens.
 // Threading: one thread calls; a backend spreads the work itself.
 // Errors: AUGUR_REQUIRE (std::logic_error) for a broken requirement; OutOfMemory from allocate.
@@ -35,11 +35,13 @@ class OutOfMemory : public std::runtime_error {
 /// The largest step an Ops will be asked to run; scratch memory is sized from it, once.
 struct StepLimits {
   int64_t max_tokens = 0;      // rows of one step
+  int64_t max_seqs = 0;        // sequences of one step
   int64_t max_logit_rows = 0;  // rows of one lm_head call
   int64_t max_context = 0;     // positions of one sequence
   int64_t hidden_size = 0;
   int64_t vocab_size = 0;
   int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
   int64_t mlp_intermediate_size = 0;     // the largest dense or shared MLP
   int64_t expert_intermediate_size = 0;  // 0 without experts
@@ -58,6 +60,12 @@ struct EmbedArgs {
   const int32_t* token_ids = nullptr;
   const int32_t* sampled_ids = nullptr;
   Tensor out;
+
+  /// For backends whose memory the host reads.
+  int32_t token_of(int64_t row_idx) const {
+    const int32_t id = token_ids[row_idx];
+    return id < 0 && sampled_ids != nullptr ? sampled_ids[~id] : id;
+  }
 };
 
 /// hidden += delta (where given), then out = hidden / rms(hidden) * weight.
@@ -136,6 +144,7 @@ struct RopeAndCacheArgs {
 ///   context_len  [num_seqs]      i32: positions in the cache, this step's included; 0: a sequence
 ///                that pads the step, whose rows of the result are zero
 ///   block_table  [num_seqs, block_table_stride]  i32: the sequence's blocks in order
+/// The first num_decode_seqs sequences have one row each.
 struct AttentionBatch {
   int num_seqs = 0;
   int64_t num_tokens = 0;
@@ -143,12 +152,12 @@ struct AttentionBatch {
   const int32_t* context_len = nullptr;
   const int32_t* block_table = nullptr;
   int64_t block_table_stride = 0;
+  int num_decode_seqs = 0;
 };
 
 /// Causal grouped-query attention over the paged cache: out = softmax(scale q k^T) v.
 ///   q    [num_tokens, num_heads * head_dim]  activation dtype
 ///   out  [num_tokens, num_heads * head_dim]  activation dtype
-/// Every sequence of `batch` has one row when is_decode, which backends may use.
 /// num_heads is a multiple of the cache's num_kv_heads. Source: Ainslie et al. 2023,
 /// arXiv:2305.13245; paging: Kwon et al. 2023, arXiv:2309.06180.
 struct AttentionArgs {
@@ -157,7 +166,6 @@ struct AttentionArgs {
   float scale = 0;
   KvCacheLayer cache;
   AttentionBatch batch;
-  bool is_decode = false;
   Tensor out;
 };
 
@@ -181,7 +189,8 @@ enum class RouterScoring : uint8_t {
 ///   correction  [num_experts]              f32, or null: added to the scores for choosing only
 ///   forced      [num_tokens, top_k]        i32, or null: experts to take instead of choosing, for
 ///               replaying recorded routing; their weights are computed as if chosen
-///   num_valid   i32, or null: rows from *num_valid on pad the step; their experts are -1
+///   num_valid   i32, or null: rows from *num_valid on pad the step; their experts are -1. Only
+///               backends that record() are given padded steps
 ///   experts     [num_tokens, top_k]        i32 out, by falling choice score, ties to the lower
 ///               index
 ///   weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by their sum
@@ -233,17 +242,25 @@ struct GatherRowsArgs {
 
 /// Log-softmax of each row, read at some places.
 ///   logits          [num_rows, vocab]  f32
-///   targets         [num_rows]         i32, -1: none
+///   targets         [num_rows]         i32, -1: that of sampled_ids, or none without them
+///   sampled_ids     [num_rows]         i32, or null
 ///   target_logprob  [num_rows]         f32 out
 ///   top_ids, top_logprobs  [num_rows, top_n]  out, by falling logit, ties to the lower id; top_n
 ///   may be 0
 struct LogprobsArgs {
   Tensor logits;
   const int32_t* targets = nullptr;
+  const int32_t* sampled_ids = nullptr;
   float* target_logprob = nullptr;
   int top_n = 0;
   int32_t* top_ids = nullptr;
   float* top_logprobs = nullptr;
+
+  /// For backends whose memory the host reads.
+  int32_t target_of(int64_t row_idx) const {
+    const int32_t id = targets[row_idx];
+    return id < 0 && sampled_ids != nullptr ? sampled_ids[row_idx] : id;
+  }
 };
 
 /// Operations recorded once, to be run again on the same memory.
@@ -268,11 +285,25 @@ class Ops {
 
   // Memory. Buffers are 64-byte aligned and zeroed; large ones use huge pages where there are any.
   virtual Buffer allocate(int64_t num_bytes) = 0;
+  /// Host memory that upload and download reach without a detour: page-locked where that matters.
+  virtual Buffer allocate_host(int64_t num_bytes) = 0;
   /// Bytes that allocate() may still hand out.
   virtual int64_t available_bytes() const = 0;
+  /// `from_host` may be used again at once.
   virtual void upload(void* to, const void* from_host, int64_t num_bytes) = 0;
+  /// `to_host` is filled once synchronize() or wait(a later mark()) has returned.
   virtual void download(void* to_host, const void* from, int64_t num_bytes) = 0;
+  /// Waits for all that was queued, weights being packed too.
   virtual void synchronize() = 0;
+  /// A place in the order of operations, and waiting until all before it is done. Only the last
+  /// eight marks can be waited for.
+  virtual uint64_t mark() { return 0; }
+  virtual void wait(uint64_t mark) {}
+
+  /// What a step's activations and scratch may take, and a chunk of logits: past some size more
+  /// rows bring no speed, and on a CPU they leave the caches.
+  virtual int64_t max_step_bytes() const { return int64_t{128} << 20; }
+  virtual int64_t max_logit_bytes() const { return int64_t{8} << 20; }
 
   /// Bytes of scratch that reserve() will allocate for these limits.
   virtual int64_t workspace_bytes(const StepLimits& limits) const = 0;
@@ -292,6 +323,9 @@ class Ops {
                          int64_t first_row,
                          int64_t count,
                          const Bf16* from_host) const = 0;
+  /// Fills packed weights with bf16 values drawn evenly from [-amplitude, amplitude], to measure
+  /// speed without a checkpoint.
+  virtual void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) = 0;
   virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
 
   virtual void embed(const EmbedArgs& args) = 0;

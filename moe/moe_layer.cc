@@ -25,6 +25,8 @@ void moe_layer(Ops& ops,
   router.scaling_factor = config.routed_scaling_factor;
   router.experts = routing.experts;
   router.weights = routing.weights;
+  router.num_valid = routing.num_valid;
+  router.forced = routing.forced;
   if (observer != nullptr) {
     router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
   }

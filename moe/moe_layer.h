@@ -17,9 +17,11 @@ struct MoeLayerWeights {
 
 /// Where a layer's routing is kept during a step, in the backend's memory; shared by all layers.
 struct RoutingBuffers {
-  int32_t* experts = nullptr;  // [max_tokens, top_k]
-  float* weights = nullptr;    // [max_tokens, top_k]
-  float* logits = nullptr;     // [max_tokens, num_experts]
+  int32_t* experts = nullptr;          // [max_tokens, top_k]
+  float* weights = nullptr;            // [max_tokens, top_k]
+  float* logits = nullptr;             // [max_tokens, num_experts]
+  const int32_t* num_valid = nullptr;  // or null; see RouterArgs
+  const int32_t* forced = nullptr;     // of this layer, or null; see RouterArgs
 };
 
 /// out = shared(x) + sum over the top_k experts of weight * expert(x).

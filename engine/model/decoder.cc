@@ -9,11 +9,12 @@
 namespace augur {
 namespace {
 
-constexpr int64_t kMaxLogitBytes = int64_t{8} << 20;
-
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
+
+// Arrays of a step's inputs begin at multiples of this.
+constexpr int64_t kInputAlignment = 16;
 
 int64_t qkv_width(const AttentionConfig& attention) {
   return int64_t{attention.num_heads + 2 * attention.num_kv_heads} * attention.head_dim;
@@ -27,12 +28,13 @@ struct DecoderBuffers {
   template <typename Take>
   static void lay_out(const ModelConfig& config,
                       const ModelRunner::Limits& limits,
-                      DType activation_dtype,
+                      const Ops& ops,
                       Decoder::Activations& activations,
-                      Decoder::StepInputs& inputs,
                       Take&& take) {
     const int64_t max_tokens = limits.max_tokens;
-    const int64_t num_logit_rows = Decoder::max_logit_rows(config, limits);
+    const int64_t num_logit_rows = Decoder::max_logit_rows(config, limits, ops);
+    const DType activation_dtype = ops.activation_dtype();
+    const DType intermediate_dtype = ops.intermediate_dtype();
     const auto tensor = [&](DType dtype, int64_t num_rows, int64_t num_cols) {
       return dense(take(num_rows * num_cols * dtype_bytes(dtype)), dtype, num_rows, num_cols);
     };
@@ -41,9 +43,9 @@ struct DecoderBuffers {
 
     const int64_t q_width = int64_t{config.attention.num_heads} * config.attention.head_dim;
     activations.hidden = tensor(DType::kF32, max_tokens, config.hidden_size);
-    activations.delta = tensor(DType::kF32, max_tokens, config.hidden_size);
+    activations.delta = tensor(intermediate_dtype, max_tokens, config.hidden_size);
     activations.normed = tensor(activation_dtype, max_tokens, config.hidden_size);
-    activations.qkv = tensor(DType::kF32, max_tokens, qkv_width(config.attention));
+    activations.qkv = tensor(intermediate_dtype, max_tokens, qkv_width(config.attention));
     activations.q = tensor(activation_dtype, max_tokens, q_width);
     activations.attended = tensor(activation_dtype, max_tokens, q_width);
     if (config.moe.num_experts > 0) {
@@ -54,18 +56,18 @@ struct DecoderBuffers {
     }
     activations.last = tensor(activation_dtype, num_logit_rows, config.hidden_size);
     activations.logits = tensor(DType::kF32, num_logit_rows, config.vocab_size);
-    activations.logit_row_idx = ints(num_logit_rows);
-    activations.targets = ints(num_logit_rows);
+    activations.sampled = ints(max_tokens);
     activations.target_logprobs = floats(num_logit_rows);
     activations.top_ids = ints(num_logit_rows * limits.max_top_n);
     activations.top_logprobs = floats(num_logit_rows * limits.max_top_n);
+    activations.inputs = static_cast<std::byte*>(take(input_bytes(limits)));
+  }
 
-    inputs.token_ids = ints(max_tokens);
-    inputs.positions = ints(max_tokens);
-    inputs.kv_slots = static_cast<int64_t*>(take(max_tokens * 8));
-    inputs.query_start = ints(limits.max_seqs + 1);
-    inputs.context_len = ints(limits.max_seqs);
-    inputs.block_table = ints(limits.max_seqs * ceil_div(limits.max_context, limits.block_size));
+  // The most that a step's inputs take: see place_inputs.
+  static int64_t input_bytes(const ModelRunner::Limits& limits) {
+    const int64_t max_blocks = ceil_div(limits.max_context, limits.block_size);
+    return limits.max_tokens * 24 + (limits.max_seqs + 1) * 8 + limits.max_seqs * max_blocks * 4 +
+           8 * kInputAlignment;
   }
 };
 
@@ -76,11 +78,10 @@ Decoder::Decoder(const ModelConfig& config,
     : config_(config), weights_(weights), ops_(ops), limits_(limits) {
   AUGUR_REQUIRE(limits.max_tokens > 0 && limits.max_seqs > 0 && limits.block_size > 0,
                 "limits of zero");
-  DecoderBuffers::lay_out(config, limits, ops.activation_dtype(), activations_, inputs_,
-                          [&](int64_t num_bytes) {
-                            buffers_.push_back(ops_.allocate(num_bytes));
-                            return static_cast<void*>(buffers_.back().data());
-                          });
+  DecoderBuffers::lay_out(config, limits, ops, activations_, [&](int64_t num_bytes) {
+    buffers_.push_back(ops_.allocate(num_bytes));
+    return static_cast<void*>(buffers_.back().data());
+  });
   const int64_t block_bytes = ops.kv_block_bytes(limits.block_size, config.attention.num_kv_heads,
                                                  config.attention.head_dim);
   for (int layer_idx = 0; layer_idx < config.num_layers(); ++layer_idx) {
@@ -91,24 +92,27 @@ Decoder::Decoder(const ModelConfig& config,
                           .num_kv_heads = config.attention.num_kv_heads,
                           .head_dim = config.attention.head_dim});
   }
-  const int64_t num_logit_rows = activations_.logits.num_rows;
-  host_ids_.resize(num_logit_rows * std::max(1, limits.max_top_n));
-  host_logprobs_.resize(num_logit_rows * std::max(1, limits.max_top_n));
+  host_inputs_.resize(DecoderBuffers::input_bytes(limits));
+  for (Step& step : steps_) {
+    step.host = ops.allocate_host(limits.max_tokens * 8 * (1 + int64_t{limits.max_top_n}));
+  }
 }
 
-int64_t Decoder::max_logit_rows(const ModelConfig& config, const Limits& limits) {
-  return std::clamp<int64_t>(kMaxLogitBytes / (4 * config.vocab_size), 16,
+int64_t Decoder::max_logit_rows(const ModelConfig& config, const Limits& limits, const Ops& ops) {
+  return std::clamp<int64_t>(ops.max_logit_bytes() / (4 * config.vocab_size), 16,
                              std::max<int64_t>(16, limits.max_tokens));
 }
 
-StepLimits Decoder::step_limits(const ModelConfig& config, const Limits& limits) {
+StepLimits Decoder::step_limits(const ModelConfig& config, const Limits& limits, const Ops& ops) {
   StepLimits step;
   step.max_tokens = limits.max_tokens;
-  step.max_logit_rows = max_logit_rows(config, limits);
+  step.max_seqs = limits.max_seqs;
+  step.max_logit_rows = max_logit_rows(config, limits, ops);
   step.max_context = limits.max_context;
   step.hidden_size = config.hidden_size;
   step.vocab_size = config.vocab_size;
   step.num_heads = config.attention.num_heads;
+  step.num_kv_heads = config.attention.num_kv_heads;
   step.head_dim = config.attention.head_dim;
   const bool has_dense_layer = std::find(config.layers.begin(), config.layers.end(),
                                          LayerKind::kDense) != config.layers.end();
@@ -120,17 +124,13 @@ StepLimits Decoder::step_limits(const ModelConfig& config, const Limits& limits)
   return step;
 }
 
-int64_t Decoder::activation_bytes(const ModelConfig& config,
-                                  const Limits& limits,
-                                  DType activation_dtype) {
+int64_t Decoder::activation_bytes(const ModelConfig& config, const Limits& limits, const Ops& ops) {
   int64_t total_bytes = 0;
   Activations activations;
-  StepInputs inputs;
-  DecoderBuffers::lay_out(config, limits, activation_dtype, activations, inputs,
-                          [&](int64_t num_bytes) {
-                            total_bytes += num_bytes;
-                            return static_cast<void*>(nullptr);
-                          });
+  DecoderBuffers::lay_out(config, limits, ops, activations, [&](int64_t num_bytes) {
+    total_bytes += num_bytes;
+    return static_cast<void*>(nullptr);
+  });
   return total_bytes;
 }
 
@@ -140,44 +140,182 @@ int64_t Decoder::kv_cache_bytes(const ModelConfig& config, const Limits& limits,
                             config.attention.head_dim);
 }
 
-void Decoder::run(const StepBatch& batch, std::vector<LogitResult>& results) {
+void Decoder::record_decode_steps() {
+  for (int64_t num_seqs : decode_sizes(std::min(limits_.max_seqs, limits_.max_tokens))) {
+    const StepInputs inputs = place_inputs(
+        {.num_tokens = num_seqs, .num_seqs = num_seqs, .block_table_stride = max_blocks_per_seq()});
+    std::unique_ptr<RecordedOps> step = ops_.record([&] {
+      run_layers(inputs, {.num_seqs = static_cast<int>(num_seqs),
+                          .num_tokens = num_seqs,
+                          .query_start = inputs.query_start,
+                          .context_len = inputs.context_len,
+                          .block_table = inputs.block_table,
+                          .block_table_stride = max_blocks_per_seq(),
+                          .num_decode_seqs = static_cast<int>(num_seqs)});
+    });
+    if (step == nullptr) return;
+    decode_steps_[num_seqs] = std::move(step);
+  }
+}
+
+std::vector<int64_t> Decoder::decode_sizes(int64_t max_seqs) {
+  std::vector<int64_t> sizes;
+  for (int64_t size = 1; size < max_seqs;
+       size += size < 8 ? size : std::max<int64_t>(8, size / 8)) {
+    sizes.push_back(size);
+  }
+  sizes.push_back(max_seqs);
+  return sizes;
+}
+
+void Decoder::launch(const StepBatch& batch) {
   AUGUR_REQUIRE(batch.num_tokens() <= limits_.max_tokens && batch.num_seqs() <= limits_.max_seqs,
                 std::to_string(batch.num_tokens()) + " tokens of " +
                     std::to_string(batch.num_seqs()) + " sequences");
-  results.assign(batch.logit_rows.size(), {});
-  const int64_t num_tokens = batch.num_tokens();
-  if (num_tokens == 0) return;
-
-  const AttentionBatch attention = upload(batch);
-  ops_.embed({.table = weights_.embedding,
-              .token_ids = inputs_.token_ids,
-              .out = activations_.hidden.rows(0, num_tokens)});
-  for (int layer_idx = 0; layer_idx < config_.num_layers(); ++layer_idx) {
-    attend(layer_idx, attention);
-    feed_forward(layer_idx, num_tokens);
+  AUGUR_REQUIRE(batch.block_table_stride <= max_blocks_per_seq(),
+                std::to_string(batch.block_table_stride));
+  AUGUR_REQUIRE(num_launched_ - num_collected_ < kMaxSteps, "too many steps under way");
+  Step& step = steps_[num_launched_ % kMaxSteps];
+  step.rows.assign(batch.logit_rows.begin(), batch.logit_rows.end());
+  step.chunks.clear();
+  if (batch.num_tokens() > 0) {
+    const bool is_decode = batch.num_decode_seqs == batch.num_seqs();
+    const auto recorded = is_decode && observer_ == nullptr
+                              ? decode_steps_.lower_bound(batch.num_seqs())
+                              : decode_steps_.end();
+    const bool is_recorded = recorded != decode_steps_.end();
+    const int64_t num_padded = is_recorded ? recorded->first - batch.num_seqs() : 0;
+    const StepInputs inputs =
+        upload(batch, num_padded, is_recorded ? max_blocks_per_seq() : batch.block_table_stride);
+    if (is_recorded) {
+      recorded->second->run();
+    } else {
+      run_layers(inputs, {.num_seqs = batch.num_seqs(),
+                          .num_tokens = batch.num_tokens(),
+                          .query_start = inputs.query_start,
+                          .context_len = inputs.context_len,
+                          .block_table = inputs.block_table,
+                          .block_table_stride = batch.block_table_stride,
+                          .num_decode_seqs = batch.num_decode_seqs});
+    }
+    read_logits(batch, inputs, step);
   }
-  add_norm(weights_.final_norm, num_tokens, /*is_first=*/false, /*gate_input=*/{});
-  read_logits(batch, results);
+  step.mark = ops_.mark();
+  ++num_launched_;
 }
 
-AttentionBatch Decoder::upload(const StepBatch& batch) {
-  const auto copy = [&](auto* to, const auto& from) {
-    ops_.upload(to, from.data(), static_cast<int64_t>(from.size() * sizeof(from[0])));
+void Decoder::collect(std::vector<LogitResult>& results) {
+  AUGUR_REQUIRE(num_collected_ < num_launched_, "no step is under way");
+  const Step& step = steps_[num_collected_ % kMaxSteps];
+  ops_.wait(step.mark);
+  ++num_collected_;
+  results.assign(step.rows.size(), {});
+  const HostResults host = host_results(step);
+  for (const LogitChunk& chunk : step.chunks) {
+    for (int64_t i = chunk.first; i < chunk.first + chunk.count; ++i) {
+      const LogitRow& row = step.rows[i];
+      LogitResult& result = results[i];
+      if (row.wants_sample) result.sampled_id = host.sampled[i];
+      if (row.wants_logprob || row.top_n > 0) result.logprob = host.logprobs[i];
+      for (int32_t j = 0; j < row.top_n; ++j) {
+        const int64_t place = chunk.first * limits_.max_top_n + (i - chunk.first) * chunk.top_n + j;
+        result.top.push_back({host.top_ids[place], host.top_logprobs[place]});
+      }
+    }
+  }
+}
+
+Decoder::HostResults Decoder::host_results(const Step& step) const {
+  HostResults host;
+  host.sampled = step.host.as<int32_t>();
+  host.logprobs = step.host.as<float>() + limits_.max_tokens;
+  host.top_ids = host.sampled + 2 * limits_.max_tokens;
+  host.top_logprobs = host.logprobs + limits_.max_tokens * (1 + int64_t{limits_.max_top_n});
+  return host;
+}
+
+int64_t Decoder::max_blocks_per_seq() const {
+  return ceil_div(limits_.max_context, limits_.block_size);
+}
+
+Decoder::StepInputs Decoder::place_inputs(const InputSizes& sizes) const {
+  StepInputs inputs;
+  int64_t offset = 0;
+  const auto take = [&]<typename T>(T*& array, int64_t count) {
+    array = reinterpret_cast<T*>(activations_.inputs + offset);
+    offset = ceil_div(offset + count * static_cast<int64_t>(sizeof(T)), kInputAlignment) *
+             kInputAlignment;
   };
-  const int64_t max_blocks = ceil_div(limits_.max_context, limits_.block_size);
-  AUGUR_REQUIRE(batch.block_table_stride <= max_blocks, std::to_string(batch.block_table_stride));
-  copy(inputs_.token_ids, batch.token_ids);
-  copy(inputs_.positions, batch.positions);
-  copy(inputs_.kv_slots, batch.kv_slots);
-  copy(inputs_.query_start, batch.query_start);
-  copy(inputs_.context_len, batch.context_len);
-  copy(inputs_.block_table, batch.block_table);
-  return {.num_seqs = batch.num_seqs(),
-          .num_tokens = batch.num_tokens(),
-          .query_start = inputs_.query_start,
-          .context_len = inputs_.context_len,
-          .block_table = inputs_.block_table,
-          .block_table_stride = batch.block_table_stride};
+  take(inputs.num_valid, 1);
+  take(inputs.token_ids, sizes.num_tokens);
+  take(inputs.positions, sizes.num_tokens);
+  take(inputs.kv_slots, sizes.num_tokens);
+  take(inputs.query_start, sizes.num_seqs + 1);
+  take(inputs.context_len, sizes.num_seqs);
+  take(inputs.block_table, sizes.num_seqs * sizes.block_table_stride);
+  // What a recorded step does not read comes last.
+  take(inputs.logit_row_idx, sizes.num_logit_rows);
+  take(inputs.targets, sizes.num_logit_rows);
+  inputs.num_bytes = offset;
+  return inputs;
+}
+
+// One copy brings all inputs of a step. Rows and sequences that pad it come last: one row of one
+// sequence each, at no position, with nothing in the cache.
+Decoder::StepInputs Decoder::upload(const StepBatch& batch,
+                                    int64_t num_padded,
+                                    int64_t block_table_stride) {
+  const int64_t num_tokens = batch.num_tokens() + num_padded;
+  const int64_t num_seqs = batch.num_seqs() + num_padded;
+  const StepInputs inputs =
+      place_inputs({.num_tokens = num_tokens,
+                    .num_seqs = num_seqs,
+                    .block_table_stride = block_table_stride,
+                    .num_logit_rows = static_cast<int64_t>(batch.logit_rows.size())});
+  const auto host = [&]<typename T>(T* array) {
+    return reinterpret_cast<T*>(host_inputs_.data() +
+                                (reinterpret_cast<std::byte*>(array) - activations_.inputs));
+  };
+  const auto copy = [&]<typename T>(T* array, const std::vector<T>& values, int64_t count, T rest) {
+    T* const to = host(array);
+    std::copy(values.begin(), values.end(), to);
+    std::fill(to + values.size(), to + count, rest);
+  };
+  *host(inputs.num_valid) = static_cast<int32_t>(batch.num_tokens());
+  copy(inputs.token_ids, batch.token_ids, num_tokens, 0);
+  copy(inputs.positions, batch.positions, num_tokens, 0);
+  copy(inputs.kv_slots, batch.kv_slots, num_tokens, int64_t{-1});
+  copy(inputs.query_start, batch.query_start, num_seqs + 1, 0);
+  for (int64_t i = 1; i <= num_padded; ++i) {
+    host(inputs.query_start)[batch.num_seqs() + i] = static_cast<int32_t>(batch.num_tokens() + i);
+  }
+  copy(inputs.context_len, batch.context_len, num_seqs, 0);
+  for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+    host(inputs.logit_row_idx)[i] = batch.logit_rows[i].row_idx;
+    host(inputs.targets)[i] = batch.logit_rows[i].target_id;
+  }
+  int32_t* const table = host(inputs.block_table);
+  for (int64_t s = 0; s < num_seqs; ++s) {
+    const bool is_real = s < batch.num_seqs();
+    const int32_t* const from = batch.block_table.data() + s * batch.block_table_stride;
+    int32_t* const to = table + s * block_table_stride;
+    int32_t* const end = is_real ? std::copy(from, from + batch.block_table_stride, to) : to;
+    std::fill(end, to + block_table_stride, -1);
+  }
+  ops_.upload(activations_.inputs, host_inputs_.data(), inputs.num_bytes);
+  return inputs;
+}
+
+void Decoder::run_layers(const StepInputs& inputs, const AttentionBatch& batch) {
+  ops_.embed({.table = weights_.embedding,
+              .token_ids = inputs.token_ids,
+              .sampled_ids = activations_.sampled,
+              .out = activations_.hidden.rows(0, batch.num_tokens)});
+  for (int layer_idx = 0; layer_idx < config_.num_layers(); ++layer_idx) {
+    attend(layer_idx, inputs, batch);
+    feed_forward(layer_idx, inputs, batch);
+  }
+  add_norm(weights_.final_norm, batch.num_tokens, /*is_first=*/false, /*gate_input=*/{});
 }
 
 void Decoder::add_norm(const float* weight, int64_t num_tokens, bool is_first, Tensor gate_input) {
@@ -189,7 +327,7 @@ void Decoder::add_norm(const float* weight, int64_t num_tokens, bool is_first, T
                      .out_f32 = gate_input});
 }
 
-void Decoder::attend(int layer_idx, const AttentionBatch& batch) {
+void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch) {
   const LayerWeights& layer = weights_.layers[layer_idx];
   const AttentionConfig& attention = config_.attention;
   const int64_t num_tokens = batch.num_tokens;
@@ -204,8 +342,8 @@ void Decoder::attend(int layer_idx, const AttentionBatch& batch) {
                        .k_norm = layer.k_norm,
                        .norm_eps = config_.rms_norm_eps,
                        .rope = weights_.rope,
-                       .positions = inputs_.positions,
-                       .kv_slots = inputs_.kv_slots,
+                       .positions = inputs.positions,
+                       .kv_slots = inputs.kv_slots,
                        .cache = kv_layers_[layer_idx],
                        .q_out = activations_.q.rows(0, num_tokens)});
   ops_.attention({.q = activations_.q.rows(0, num_tokens),
@@ -220,7 +358,8 @@ void Decoder::attend(int layer_idx, const AttentionBatch& batch) {
                .out = activations_.delta.rows(0, num_tokens)});
 }
 
-void Decoder::feed_forward(int layer_idx, int64_t num_tokens) {
+void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch) {
+  const int64_t num_tokens = batch.num_tokens;
   const LayerWeights& layer = weights_.layers[layer_idx];
   const Tensor normed = activations_.normed.rows(0, num_tokens);
   const Tensor delta = activations_.delta.rows(0, num_tokens);
@@ -231,76 +370,82 @@ void Decoder::feed_forward(int layer_idx, int64_t num_tokens) {
   }
   const Tensor gate_input = activations_.gate_input.rows(0, num_tokens);
   add_norm(layer.post_attention_norm, num_tokens, /*is_first=*/false, gate_input);
-  moe_layer(ops_, config_.moe, layer_idx, layer.moe, activations_.routing, gate_input, normed,
-            delta, observer_);
+  RoutingBuffers routing = activations_.routing;
+  // Only decode steps are padded, and all of their sequences have one row.
+  if (batch.num_decode_seqs == batch.num_seqs && !decode_steps_.empty()) {
+    routing.num_valid = inputs.num_valid;
+  }
+  if (forced_routing_ != nullptr) {
+    routing.forced = forced_routing_ + layer_idx * limits_.max_tokens * config_.moe.top_k;
+  }
+  moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observer_);
 }
 
-void Decoder::read_logits(const StepBatch& batch, std::vector<LogitResult>& results) {
-  const std::span<const LogitRow> rows = batch.logit_rows;
-  const auto max_rows = static_cast<size_t>(activations_.logits.num_rows);
-  for (size_t first = 0; first < rows.size(); first += max_rows) {
-    const size_t count = std::min(max_rows, rows.size() - first);
-    read_logit_chunk(rows.subspan(first, count), std::span(results).subspan(first, count));
+void Decoder::read_logits(const StepBatch& batch, const StepInputs& inputs, Step& step) {
+  const auto num_rows = static_cast<int64_t>(batch.logit_rows.size());
+  const int64_t max_rows = activations_.logits.num_rows;
+  for (int64_t first = 0; first < num_rows; first += max_rows) {
+    const int64_t count = std::min(max_rows, num_rows - first);
+    const std::span<const LogitRow> rows = std::span(batch.logit_rows).subspan(first, count);
+    const LogitChunk chunk = {.first = first, .count = count, .top_n = largest_top_n(rows)};
+    step.chunks.push_back(chunk);
+    read_logit_chunk(rows, chunk, inputs, step);
   }
 }
 
-void Decoder::read_logit_chunk(std::span<const LogitRow> rows, std::span<LogitResult> results) {
-  const auto num_rows = static_cast<int64_t>(rows.size());
-  for (int64_t i = 0; i < num_rows; ++i) host_ids_[i] = rows[i].row_idx;
-  ops_.upload(activations_.logit_row_idx, host_ids_.data(), num_rows * 4);
-  const Tensor last = activations_.last.rows(0, num_rows);
-  const Tensor logits = activations_.logits.rows(0, num_rows);
-  ops_.gather_rows({.x = activations_.normed, .rows = activations_.logit_row_idx, .out = last});
+int Decoder::largest_top_n(std::span<const LogitRow> rows) const {
+  int top_n = 0;
+  for (const LogitRow& row : rows) top_n = std::max<int>(top_n, row.top_n);
+  AUGUR_REQUIRE(top_n <= limits_.max_top_n, std::to_string(top_n));
+  return top_n;
+}
+
+void Decoder::read_logit_chunk(std::span<const LogitRow> rows,
+                               const LogitChunk& chunk,
+                               const StepInputs& inputs,
+                               const Step& step) {
+  const Tensor last = activations_.last.rows(0, chunk.count);
+  const Tensor logits = activations_.logits.rows(0, chunk.count);
+  ops_.gather_rows(
+      {.x = activations_.normed, .rows = inputs.logit_row_idx + chunk.first, .out = last});
   ops_.linear({.x = last, .weight = weights_.lm_head, .bias = nullptr, .out = logits});
   last_logits_ = logits;
 
-  draw(logits, rows, results);
-
-  int top_n = 0;
-  bool wants_logprob = false;
-  for (int64_t i = 0; i < num_rows; ++i) {
-    top_n = std::max<int>(top_n, rows[i].top_n);
-    wants_logprob |= rows[i].wants_logprob || rows[i].top_n > 0;
-    host_ids_[i] = rows[i].target_id >= 0 ? rows[i].target_id : results[i].sampled_id;
+  const HostResults host = host_results(step);
+  int32_t* const sampled = activations_.sampled + chunk.first;
+  const bool wants_sample =
+      std::any_of(rows.begin(), rows.end(), [](const LogitRow& row) { return row.wants_sample; });
+  if (wants_sample) {
+    draw(logits, rows, sampled);
+    ops_.download(host.sampled + chunk.first, sampled, chunk.count * 4);
   }
+  const bool wants_logprob = std::any_of(rows.begin(), rows.end(), [](const LogitRow& row) {
+    return row.wants_logprob || row.top_n > 0;
+  });
   if (!wants_logprob) return;
-  AUGUR_REQUIRE(top_n <= limits_.max_top_n, std::to_string(top_n));
-  ops_.upload(activations_.targets, host_ids_.data(), num_rows * 4);
   ops_.logprobs({.logits = logits,
-                 .targets = activations_.targets,
+                 .targets = inputs.targets + chunk.first,
+                 .sampled_ids = wants_sample ? sampled : nullptr,
                  .target_logprob = activations_.target_logprobs,
-                 .top_n = top_n,
+                 .top_n = chunk.top_n,
                  .top_ids = activations_.top_ids,
                  .top_logprobs = activations_.top_logprobs});
-  ops_.download(host_logprobs_.data(), activations_.target_logprobs, num_rows * 4);
-  for (int64_t i = 0; i < num_rows; ++i) results[i].logprob = host_logprobs_[i];
-  if (top_n == 0) return;
-  ops_.download(host_ids_.data(), activations_.top_ids, num_rows * top_n * 4);
-  ops_.download(host_logprobs_.data(), activations_.top_logprobs, num_rows * top_n * 4);
-  for (int64_t i = 0; i < num_rows; ++i) {
-    for (int64_t j = i * top_n; j < i * top_n + rows[i].top_n; ++j) {
-      results[i].top.push_back({host_ids_[j], host_logprobs_[j]});
-    }
-  }
+  ops_.download(host.logprobs + chunk.first, activations_.target_logprobs, chunk.count * 4);
+  if (chunk.top_n == 0) return;
+  const int64_t place = chunk.first * limits_.max_top_n;
+  ops_.download(host.top_ids + place, activations_.top_ids, chunk.count * chunk.top_n * 4);
+  ops_.download(host.top_logprobs + place, activations_.top_logprobs,
+                chunk.count * chunk.top_n * 4);
 }
 
 // Rows that only score are drawn greedily too when they share a chunk with rows that sample: one
 // pass over them costs less than moving the others together.
-void Decoder::draw(const Tensor& logits,
-                   std::span<const LogitRow> rows,
-                   std::span<LogitResult> results) {
-  const bool wants_sample =
-      std::any_of(rows.begin(), rows.end(), [](const LogitRow& row) { return row.wants_sample; });
-  if (!wants_sample) return;
+void Decoder::draw(const Tensor& logits, std::span<const LogitRow> rows, int32_t* sampled) {
   sampling_rows_.clear();
   for (const LogitRow& row : rows) {
     sampling_rows_.push_back(row.wants_sample ? row.sampling : SamplingRow{.temperature = 0});
   }
-  ops_.sample({.logits = logits, .rows = sampling_rows_, .token_ids = activations_.targets});
-  ops_.download(host_ids_.data(), activations_.targets, static_cast<int64_t>(rows.size()) * 4);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].wants_sample) results[i].sampled_id = host_ids_[i];
-  }
+  ops_.sample({.logits = logits, .rows = sampling_rows_, .token_ids = sampled});
 }
 
 }  // namespace augur

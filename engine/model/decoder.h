@@ -1,7 +1,10 @@
 // The forward pass, written once for all models and backends.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,77 +24,129 @@ class Decoder : public ModelRunner {
   Decoder(const ModelConfig& config, const ModelWeights& weights, Ops& ops, const Limits& limits);
 
   /// What Ops::reserve must be told for a decoder with these limits.
-  static StepLimits step_limits(const ModelConfig& config, const Limits& limits);
+  static StepLimits step_limits(const ModelConfig& config, const Limits& limits, const Ops& ops);
   /// Bytes of the decoder's own activations; the KV cache and the scratch of Ops come on top.
-  static int64_t activation_bytes(const ModelConfig& config,
-                                  const Limits& limits,
-                                  DType activation_dtype);
+  static int64_t activation_bytes(const ModelConfig& config, const Limits& limits, const Ops& ops);
   static int64_t kv_cache_bytes(const ModelConfig& config, const Limits& limits, const Ops& ops);
   /// Rows of logits computed at once: a whole step's for a small vocabulary, fewer for a large
-  /// one, so that they stay within 8 MiB and near the caches.
-  static int64_t max_logit_rows(const ModelConfig& config, const Limits& limits);
+  /// one, so that they stay within Ops::max_logit_bytes.
+  static int64_t max_logit_rows(const ModelConfig& config, const Limits& limits, const Ops& ops);
+  /// The numbers of sequences that a decode step is padded to where steps are recorded: 1, 2, 4,
+  /// 8, then by 8 up to 64 and by an eighth beyond, and max_seqs.
+  static std::vector<int64_t> decode_sizes(int64_t max_seqs);
+
+  /// Records the decode steps of every size, where the backend can: from then on a step in which
+  /// every sequence has one row is padded to one of them and run as recorded.
+  void record_decode_steps();
 
   const Limits& limits() const override { return limits_; }
-  void run(const StepBatch& batch, std::vector<LogitResult>& results) override;
+  void launch(const StepBatch& batch) override;
+  void collect(std::vector<LogitResult>& results) override;
 
   /// The logits of the last max_logit_rows rows, or fewer, that the last step read: for tests and
   /// tools, in the backend's memory.
   const Tensor& last_logits() const { return last_logits_; }
 
   /// Told of every MoE layer's routing from the next step on; null for nobody.
+  /// Steps then run as they are, not as recorded.
   void set_routing_observer(RoutingObserver* observer) { observer_ = observer; }
+
+  /// Experts to take instead of the gates' choices, for measuring: [num_layers, max_tokens, top_k]
+  /// in the backend's memory; null for the gates' own. Call before record_decode_steps.
+  void force_routing(const int32_t* experts) { forced_routing_ = experts; }
 
  private:
   friend struct DecoderBuffers;
 
-  struct StepInputs {  // the step under way, in the backend's memory
+  struct InputSizes {
+    int64_t num_tokens = 0;
+    int64_t num_seqs = 0;
+    int64_t block_table_stride = 0;
+    int64_t num_logit_rows = 0;
+  };
+  // The inputs of a step, one after another in the backend's memory. Where each lies is a function
+  // of the sizes alone, so a recorded step finds its own.
+  struct StepInputs {
+    int32_t* num_valid = nullptr;  // rows before those that pad the step
     int32_t* token_ids = nullptr;
     int32_t* positions = nullptr;
     int64_t* kv_slots = nullptr;
     int32_t* query_start = nullptr;
     int32_t* context_len = nullptr;
+    int32_t* logit_row_idx = nullptr;
+    int32_t* targets = nullptr;
     int32_t* block_table = nullptr;
+    int64_t num_bytes = 0;
   };
   struct Activations {  // max_tokens rows each, but for the last group
     Tensor hidden;      // f32, the residual stream
-    Tensor delta;       // f32, what a half-layer adds to it
+    Tensor delta;       // intermediate dtype, what a half-layer adds to it
     Tensor normed;
     Tensor gate_input;  // f32
-    Tensor qkv;         // f32
+    Tensor qkv;         // intermediate dtype
     Tensor q;
     Tensor attended;
     RoutingBuffers routing;
+    int32_t* sampled = nullptr;   // by logit row, until the next step has read them
+    std::byte* inputs = nullptr;  // of the step under way: StepInputs
     // Rows whose logits are wanted, max_logit_rows at a time.
     Tensor last;    // their normed hidden states
     Tensor logits;  // f32
-    int32_t* logit_row_idx = nullptr;
-    int32_t* targets = nullptr;
     float* target_logprobs = nullptr;
     int32_t* top_ids = nullptr;  // [max_logit_rows, max_top_n]
     float* top_logprobs = nullptr;
   };
+  struct LogitChunk {
+    int64_t first = 0;  // logit row
+    int64_t count = 0;
+    int top_n = 0;
+  };
+  // A step under way, and where its results arrive.
+  struct Step {
+    std::vector<LogitRow> rows;
+    std::vector<LogitChunk> chunks;
+    Buffer host;
+    uint64_t mark = 0;
+  };
+  struct HostResults {              // inside Step::host
+    int32_t* sampled = nullptr;     // [max_tokens]
+    float* logprobs = nullptr;      // [max_tokens]
+    int32_t* top_ids = nullptr;     // chunk by chunk, from first * max_top_n on, top_n a row
+    float* top_logprobs = nullptr;  // likewise
+  };
 
-  AttentionBatch upload(const StepBatch& batch);
+  int64_t max_blocks_per_seq() const;
+  StepInputs place_inputs(const InputSizes& sizes) const;
+  HostResults host_results(const Step& step) const;
+  StepInputs upload(const StepBatch& batch, int64_t num_padded, int64_t block_table_stride);
+  void run_layers(const StepInputs& inputs, const AttentionBatch& batch);
   void add_norm(const float* weight, int64_t num_tokens, bool is_first, Tensor gate_input);
-  void attend(int layer_idx, const AttentionBatch& batch);
-  void feed_forward(int layer_idx, int64_t num_tokens);
-  void read_logits(const StepBatch& batch, std::vector<LogitResult>& results);
-  void read_logit_chunk(std::span<const LogitRow> rows, std::span<LogitResult> results);
-  void draw(const Tensor& logits, std::span<const LogitRow> rows, std::span<LogitResult> results);
+  void attend(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch);
+  void feed_forward(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch);
+  void read_logits(const StepBatch& batch, const StepInputs& inputs, Step& step);
+  int largest_top_n(std::span<const LogitRow> rows) const;
+  void read_logit_chunk(std::span<const LogitRow> rows,
+                        const LogitChunk& chunk,
+                        const StepInputs& inputs,
+                        const Step& step);
+  void draw(const Tensor& logits, std::span<const LogitRow> rows, int32_t* sampled);
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Ops& ops_;
   const Limits limits_;
   RoutingObserver* observer_ = nullptr;
+  const int32_t* forced_routing_ = nullptr;
   std::vector<Buffer> buffers_;
   Activations activations_;
-  StepInputs inputs_;
-  Tensor last_logits_;
   std::vector<KvCacheLayer> kv_layers_;
-  // Host side of one chunk of logit rows.
-  std::vector<int32_t> host_ids_;
-  std::vector<float> host_logprobs_;
+  std::map<int64_t, std::unique_ptr<RecordedOps>> decode_steps_;  // by number of sequences
+  std::array<Step, kMaxSteps> steps_;
+  int64_t num_launched_ = 0;
+  int64_t num_collected_ = 0;
+  Tensor last_logits_;
+  // Of one launch; they keep their memory.
+  std::vector<std::byte> host_inputs_;
   std::vector<SamplingRow> sampling_rows_;
 };
 

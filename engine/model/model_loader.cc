@@ -17,9 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Activations of a step that is larger than it need be are memory taken from the KV cache: past
-// some hundred rows a step is bound by arithmetic, and more rows bring nothing.
-constexpr int64_t kMaxStepBytes = int64_t{128} << 20;
 constexpr int64_t kMinTokensPerStep = 256;
 
 // Left to the program itself, the tokenizer and what the allocator keeps.
@@ -69,8 +66,8 @@ std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
 }
 
 int64_t step_bytes(const ModelConfig& model, const ModelRunner::Limits& limits, const Ops& ops) {
-  return Decoder::activation_bytes(model, limits, ops.activation_dtype()) +
-         ops.workspace_bytes(Decoder::step_limits(model, limits));
+  return Decoder::activation_bytes(model, limits, ops) +
+         ops.workspace_bytes(Decoder::step_limits(model, limits, ops));
 }
 
 class PhaseTimer {
@@ -161,7 +158,7 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
       std::min(limits.max_context, limits.num_kv_blocks * int64_t{limits.block_size});
 
   while (limits.max_tokens / 2 >= std::max(kMinTokensPerStep, limits.max_seqs) &&
-         step_bytes(model, limits, ops) > kMaxStepBytes) {
+         step_bytes(model, limits, ops) > ops.max_step_bytes()) {
     limits.max_tokens /= 2;
   }
   return limits;
@@ -203,7 +200,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   };
   // A quarter of what the rest leaves goes to the page cache and to others.
   const int64_t left_bytes =
-      available_bytes - weight_bytes(max_positions) - kMaxStepBytes - kProgramBytes;
+      available_bytes - weight_bytes(max_positions) - model->ops->max_step_bytes() - kProgramBytes;
   const ModelRunner::Limits limits =
       plan_limits(config, model->config(), *model->ops, left_bytes - left_bytes / 4);
 
@@ -225,7 +222,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
                     "or execution.max_tokens_per_step, or a smaller model.",
                     model->folder.string(), model->memory.to_string()));
   }
-  model->ops->reserve(Decoder::step_limits(model->config(), limits));
+  model->ops->reserve(Decoder::step_limits(model->config(), limits, *model->ops));
   model->weights = load_weights(model->config(), checkpoint, plan, *model->ops, limits.max_context,
                                 resolve_num_threads(config.execution), listener.on_progress);
   timer.end("weights");

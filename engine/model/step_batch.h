@@ -23,13 +23,16 @@ struct LogitRow {
 /// rows are consecutive positions that end at context_len - 1. Sequences may share blocks of a
 /// common prompt; none reads a slot that another writes in the same step.
 struct StepBatch {
-  std::vector<int32_t> token_ids;    // [num_tokens]
+  // [num_tokens]; ~i stands for what logit row i of the step before this one sampled, which the
+  // host need not know yet.
+  std::vector<int32_t> token_ids;
   std::vector<int32_t> positions;    // [num_tokens]
   std::vector<int64_t> kv_slots;     // [num_tokens], block * block_size + offset
   std::vector<int32_t> query_start;  // [num_seqs + 1]
   std::vector<int32_t> context_len;  // [num_seqs]
   std::vector<int32_t> block_table;  // [num_seqs, block_table_stride], -1 past a sequence's blocks
   int64_t block_table_stride = 0;
+  int num_decode_seqs = 0;           // the first so many sequences have one row each
   std::vector<LogitRow> logit_rows;  // by rising row_idx, one a row; up to num_tokens of them
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
@@ -50,6 +53,9 @@ struct LogitResult {
 
 /// What runs steps. The engine schedules against this; the decoder implements it, and tests of
 /// the scheduler put a small deterministic one in its place.
+///
+/// A step is queued with launch() and its results are taken with collect(), in the same order. Two
+/// may be under way, so that the host prepares one while the device runs the other.
 class ModelRunner {
  public:
   struct Limits {
@@ -63,8 +69,17 @@ class ModelRunner {
   };
   virtual ~ModelRunner() = default;
   virtual const Limits& limits() const = 0;
-  /// Runs one step; `results` gets batch.logit_rows.size() entries in their order.
-  virtual void run(const StepBatch& batch, std::vector<LogitResult>& results) = 0;
+  /// Queues one step. `batch` may be changed at once; the spans of its sampling rows too.
+  /// Requires fewer than kMaxSteps steps under way.
+  virtual void launch(const StepBatch& batch) = 0;
+  /// Waits for the oldest step under way; `results` gets an entry per logit row, in their order.
+  virtual void collect(std::vector<LogitResult>& results) = 0;
+  static constexpr int kMaxSteps = 2;
+
+  void run(const StepBatch& batch, std::vector<LogitResult>& results) {
+    launch(batch);
+    collect(results);
+  }
 };
 
 }  // namespace augur

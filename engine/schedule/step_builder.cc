@@ -70,6 +70,10 @@ void build_step(std::span<const ScheduledRows> plan,
   batch.logit_rows.clear();
   owners.clear();
 
+  const auto first_prefill = std::find_if(
+      plan.begin(), plan.end(), [](const ScheduledRows& rows) { return rows.num_rows > 1; });
+  batch.num_decode_seqs = static_cast<int>(first_prefill - plan.begin());
+
   int32_t row_idx = 0;
   batch.query_start[0] = 0;
   for (size_t s = 0; s < plan.size(); ++s) {

@@ -56,8 +56,8 @@ void logprobs(const LogprobsArgs& args, WorkerPool& pool, std::span<std::byte> s
                 std::to_string(scratch.size()) + " bytes of scratch");
   if (args.targets != nullptr) {
     for (int64_t row = 0; row < num_rows; ++row) {
-      AUGUR_REQUIRE(args.targets[row] >= -1 && args.targets[row] < vocab_size,
-                    "target " + std::to_string(args.targets[row]) + " of row " +
+      AUGUR_REQUIRE(args.target_of(row) >= -1 && args.target_of(row) < vocab_size,
+                    "target " + std::to_string(args.target_of(row)) + " of row " +
                         std::to_string(row) + ", vocabulary of " + std::to_string(vocab_size));
     }
   }
@@ -67,7 +67,7 @@ void logprobs(const LogprobsArgs& args, WorkerPool& pool, std::span<std::byte> s
     const float* const x = logits.row<float>(row);
     const RowNorm norm = normalise(x, vocab_size);
     if (args.targets != nullptr) {
-      const int32_t target = args.targets[row];
+      const int32_t target = args.target_of(row);
       args.target_logprob[row] = target < 0 ? 0 : norm.logprob(x[target]);
     }
     if (args.top_n == 0) return;

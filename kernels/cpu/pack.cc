@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 #include <string>
 
 #include "kernels/cpu/tile_layout.h"
@@ -48,6 +49,16 @@ void pack_rows_tiled(std::byte* to,
       }
     }
     row = panel_end;
+  }
+}
+
+void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) {
+  AUGUR_REQUIRE(num_bytes % 2 == 0, std::to_string(num_bytes));
+  auto* const values = reinterpret_cast<Bf16*>(to);
+  std::minstd_rand generator(static_cast<uint32_t>(seed % 2147483646 + 1));
+  const float scale = 2 * amplitude / static_cast<float>(generator.max());
+  for (int64_t i = 0; i < num_bytes / 2; ++i) {
+    values[i] = to_bf16(static_cast<float>(generator()) * scale - amplitude);
   }
 }
 

@@ -21,4 +21,8 @@ void pack_rows_tiled(std::byte* to,
                      int64_t count,
                      const Bf16* from);
 
+/// Fills memory with bf16 values drawn evenly from [-amplitude, amplitude], the same for the same
+/// seed. Requires num_bytes to be even.
+void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed);
+
 }  // namespace augur::cpu

@@ -164,12 +164,16 @@ void moe_slab(const MoeArgs& args,
 void reference_embed(const EmbedArgs& args, WorkerPool& pool) {
   const Tensor& out = args.out;
   require_f32(out, out.num_rows, args.table.num_cols, "out");
-  require_in_range(args.token_ids, out.num_rows, args.table.num_rows, "token id");
+  for (int64_t i = 0; i < out.num_rows; ++i) {
+    AUGUR_REQUIRE(args.token_of(i) >= 0 && args.token_of(i) < args.table.num_rows,
+                  "token id " + std::to_string(args.token_of(i)) + " of " +
+                      std::to_string(args.table.num_rows));
+  }
   pool.parallel_for(out.num_rows, [&](int64_t row_idx, int) {
     float* const to = out.row<float>(row_idx);
     for (int64_t col = 0; col < out.num_cols; ++col) {
       const std::byte* const pair =
-          args.table.data + tiled_pair_offset(out.num_cols, args.token_ids[row_idx], col);
+          args.table.data + tiled_pair_offset(out.num_cols, args.token_of(row_idx), col);
       to[col] = to_float(reinterpret_cast<const Bf16*>(pair)[col % 2]);
     }
   });

@@ -28,6 +28,7 @@ class ReferenceOps final : public Ops {
   DType activation_dtype() const override { return DType::kF32; }
 
   Buffer allocate(int64_t num_bytes) override { return cpu::allocate_host(num_bytes); }
+  Buffer allocate_host(int64_t num_bytes) override { return cpu::allocate_host(num_bytes); }
   int64_t available_bytes() const override { return cpu::available_memory_bytes(); }
   void upload(void* to, const void* from_host, int64_t num_bytes) override {
     if (num_bytes > 0) std::memcpy(to, from_host, num_bytes);
@@ -55,6 +56,9 @@ class ReferenceOps final : public Ops {
                  int64_t count,
                  const Bf16* from_host) const override {
     cpu::pack_rows_tiled(to, num_rows, num_cols, first_row, count, from_host);
+  }
+  void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) override {
+    cpu::fill_random(to, num_bytes, amplitude, seed);
   }
   int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
     return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim);

@@ -87,7 +87,10 @@ void route_token(const RouterArgs& args, const float* logits, int64_t token) {
   float* const weights = args.weights + token * args.top_k;
   float sum = 0;
   for (int k = 0; k < args.top_k; ++k) {
-    const int e = best_open(scores.choice, args.num_experts, [&](int i) { return !is_out[i]; });
+    const int e =
+        args.forced != nullptr
+            ? args.forced[token * args.top_k + k]
+            : best_open(scores.choice, args.num_experts, [&](int i) { return !is_out[i]; });
     is_out[e] = true;
     experts[k] = e;
     weights[k] = scores.score[e];
@@ -103,6 +106,7 @@ void route_token(const RouterArgs& args, const float* logits, int64_t token) {
 }  // namespace
 
 void reference_router(const RouterArgs& args, WorkerPool& pool) {
+  AUGUR_REQUIRE(args.num_valid == nullptr, "steps are not padded here");
   const int64_t num_tokens = args.x.num_rows;
   require_f32(args.x, num_tokens, args.x.num_cols, "x");
   if (args.logits.data != nullptr) {

@@ -25,6 +25,7 @@ int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 void check(const RouterArgs& args) {
+  AUGUR_REQUIRE(args.num_valid == nullptr, "steps are not padded here");
   AUGUR_REQUIRE(args.x.dtype == DType::kF32, "x is float32");
   AUGUR_REQUIRE(args.num_experts > 0 && args.num_groups > 0 &&
                     args.num_groups <= kMaxRouterGroups && args.num_experts % args.num_groups == 0,
@@ -76,6 +77,8 @@ void choose(const RouterArgs& args,
   for (int64_t i = 0; i < num_tokens; ++i) {
     choice.logits = logits + i * logits_stride;
     choice.experts = args.experts + (first_token + i) * args.top_k;
+    choice.forced =
+        args.forced != nullptr ? args.forced + (first_token + i) * args.top_k : nullptr;
     choice.weights = args.weights + (first_token + i) * args.top_k;
     kernels.router_choose(choice);
     if (args.logits.data != nullptr) {

@@ -175,7 +175,8 @@ void router_choose(const RouterChoice& args) {
   const int num_padded = (args.num_experts + 15) / 16 * 16;
   float sum = 0;
   for (int k = 0; k < args.top_k; ++k) {
-    const int expert = take_largest<V>(args.choice, num_padded);
+    const int expert =
+        args.forced != nullptr ? args.forced[k] : take_largest<V>(args.choice, num_padded);
     args.experts[k] = expert;
     args.weights[k] = args.scores[expert];
     sum += args.weights[k];

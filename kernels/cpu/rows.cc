@@ -30,14 +30,14 @@ void embed(const EmbedArgs& args, WorkerPool& pool) {
   AUGUR_REQUIRE(args.out.dtype == DType::kF32 && args.out.num_cols == num_cols,
                 "out must be f32 and " + std::to_string(num_cols) + " wide");
   for (int64_t i = 0; i < args.out.num_rows; ++i) {
-    AUGUR_REQUIRE(args.token_ids[i] >= 0 && args.token_ids[i] < table.num_rows,
-                  "token id " + std::to_string(args.token_ids[i]) + " in a vocabulary of " +
+    AUGUR_REQUIRE(args.token_of(i) >= 0 && args.token_of(i) < table.num_rows,
+                  "token id " + std::to_string(args.token_of(i)) + " in a vocabulary of " +
                       std::to_string(table.num_rows));
   }
   for_rows(pool, args.out.num_rows, [&](int64_t i) {
     float* const out = args.out.row<float>(i);
     // Tiles of a panel follow each other, so the pairs of a row are 64 bytes apart throughout.
-    const std::byte* pair = table.data + tiled_pair_offset(num_cols, args.token_ids[i], 0);
+    const std::byte* pair = table.data + tiled_pair_offset(num_cols, args.token_of(i), 0);
     int64_t col = 0;
     for (; col + 2 <= num_cols; col += 2, pair += 64) {
       Bf16 values[2];

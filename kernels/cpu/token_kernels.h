@@ -116,6 +116,7 @@ struct RouterChoice {
   int top_groups;
   bool normalise_top_k;
   float scaling_factor;
+  const int32_t* forced;  // [top_k], or null: the experts to take
   float* scores;  // scratch, num_experts rounded up to 16 each
   float* choice;
   int32_t* experts;

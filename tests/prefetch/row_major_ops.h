@@ -28,6 +28,8 @@ class RowMajorOps : public Ops {
   }
 
   Buffer allocate(int64_t) override { refuse(); }
+  Buffer allocate_host(int64_t) override { refuse(); }
+  void fill_random(std::byte*, int64_t, float, uint64_t) override { refuse(); }
   int64_t available_bytes() const override { refuse(); }
   void upload(void*, const void*, int64_t) override { refuse(); }
   void download(void*, const void*, int64_t) override { refuse(); }

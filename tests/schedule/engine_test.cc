@@ -482,7 +482,8 @@ TEST_F(EngineTest, AFailedStepCanBeTriedAgain) {
 TEST_F(EngineTest, RefusesWhatARunnerMayNotReturn) {
   struct BadRunner : ToyRunner {
     using ToyRunner::ToyRunner;
-    void run(const StepBatch& batch, std::vector<LogitResult>& results) override {
+    void launch(const StepBatch&) override {}
+    void collect(std::vector<LogitResult>& results) override {
       results.assign(num_results, {.sampled_id = sampled_id});
     }
     size_t num_results = 1;

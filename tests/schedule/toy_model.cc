@@ -122,8 +122,15 @@ std::vector<int32_t> ToyRunner::read_context(const StepBatch& batch, int seq_idx
   return context;
 }
 
-void ToyRunner::run(const StepBatch& batch, std::vector<LogitResult>& results) {
+void ToyRunner::collect(std::vector<LogitResult>& results) {
+  require(!under_way_.empty(), "no step is under way");
+  results = std::move(under_way_.front());
+  under_way_.erase(under_way_.begin());
+}
+
+void ToyRunner::launch(const StepBatch& batch) {
   if (fails_) throw std::runtime_error("told to fail");
+  require(under_way_.size() < kMaxSteps, "too many steps under way");
   check_shape(batch);
   num_rows_run_ += batch.num_tokens();
   num_logit_rows_ += static_cast<int64_t>(batch.logit_rows.size());
@@ -132,7 +139,7 @@ void ToyRunner::run(const StepBatch& batch, std::vector<LogitResult>& results) {
   for (int64_t row = 0; row < batch.num_tokens(); ++row) {
     cache_.at(batch.kv_slots[row]) = {batch.token_ids[row], batch.positions[row]};
   }
-  results.clear();
+  std::vector<LogitResult> results;
   size_t next_logit_row = 0;
   for (int s = 0; s < batch.num_seqs(); ++s) {
     const int32_t first = batch.query_start[s];
@@ -151,6 +158,7 @@ void ToyRunner::run(const StepBatch& batch, std::vector<LogitResult>& results) {
       results.push_back(toy_result(std::span(context).first(length), row));
     }
   }
+  under_way_.push_back(std::move(results));
 }
 
 RequestResult expected_result(const Request& request,

@@ -33,13 +33,14 @@ class ToyRunner : public ModelRunner {
   explicit ToyRunner(const Limits& limits);
   const Limits& limits() const override { return limits_; }
   /// Throws std::runtime_error saying what is inconsistent.
-  void run(const StepBatch& batch, std::vector<LogitResult>& results) override;
+  void launch(const StepBatch& batch) override;
+  void collect(std::vector<LogitResult>& results) override;
 
   int64_t num_rows_run() const { return num_rows_run_; }
   int64_t num_logit_rows() const { return num_logit_rows_; }
   int64_t most_rows() const { return most_rows_; }
   int64_t most_seqs() const { return most_seqs_; }
-  /// While set, run throws std::runtime_error before it does anything.
+  /// While set, launch throws std::runtime_error before it does anything.
   void set_failing(bool fails) { fails_ = fails; }
 
  private:
@@ -51,6 +52,7 @@ class ToyRunner : public ModelRunner {
   std::vector<int32_t> read_context(const StepBatch& batch, int seq_idx) const;
 
   const Limits limits_;
+  std::vector<std::vector<LogitResult>> under_way_;  // oldest first
   std::vector<Slot> cache_;
   int64_t num_rows_run_ = 0;
   int64_t num_logit_rows_ = 0;
