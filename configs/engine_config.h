@@ -12,7 +12,7 @@
 
 namespace augur {
 
-enum class DeviceChoice : uint8_t { kAuto, kCpu };
+enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class PrecisionChoice : uint8_t { kAuto, kBF16, kReference };
 enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
@@ -21,7 +21,7 @@ enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 template <typename Enum>
 inline constexpr std::array<std::string_view, 0> kEnumWords{};
 template <>
-inline constexpr std::array<std::string_view, 2> kEnumWords<DeviceChoice>{"auto", "cpu"};
+inline constexpr std::array<std::string_view, 3> kEnumWords<DeviceChoice>{"auto", "cpu", "cuda"};
 template <>
 inline constexpr std::array<std::string_view, 3> kEnumWords<PrecisionChoice>{"auto", "bf16",
                                                                              "reference"};
@@ -49,11 +49,12 @@ struct ExecutionConfig {
   int64_t num_threads = 0;
   bool pin_threads = true;
   int64_t max_batch_size = 64;
-  int64_t max_tokens_per_step = 2048;
+  int64_t max_tokens_per_step = 0;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
-    visit("device", &ExecutionConfig::device, "where the model runs; auto: the best there is");
+    visit("device", &ExecutionConfig::device,
+          "where the model runs; auto: a CUDA device where there is one");
     visit("precision", &ExecutionConfig::precision,
           "arithmetic: bf16 weights and activations with float32 sums, or the slow float32 "
           "reference; auto: bf16");
@@ -67,8 +68,8 @@ struct ExecutionConfig {
           between(1, 65536));
     visit("max_tokens_per_step", &ExecutionConfig::max_tokens_per_step,
           "tokens computed in one step, prompts and generated ones together; at least "
-          "max_batch_size",
-          between(1, 1048576));
+          "max_batch_size; 0: 2048 on a CPU, 8192 on a CUDA device",
+          between(0, 1048576));
   }
 };
 

@@ -20,7 +20,8 @@ std::string EffectiveConfig::source_of(const std::string& path) const {
 
 void check_together(const EffectiveConfig& effective) {
   const ExecutionConfig& execution = effective.config.execution;
-  if (execution.max_tokens_per_step < execution.max_batch_size) {
+  if (execution.max_tokens_per_step > 0 &&
+      execution.max_tokens_per_step < execution.max_batch_size) {
     const auto show = [&](const std::string& path, int64_t value) {
       return path + " " + std::to_string(value) + " (" + effective.source_of(path) + ")";
     };

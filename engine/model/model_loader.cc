@@ -11,6 +11,7 @@
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
+#include "kernels/cuda/cuda_ops.h"
 
 namespace augur {
 namespace {
@@ -18,9 +19,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMinTokensPerStep = 256;
-
-// Left to the program itself, the tokenizer and what the allocator keeps.
-constexpr int64_t kProgramBytes = int64_t{128} << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -34,7 +32,26 @@ int resolve_num_threads(const ExecutionConfig& execution) {
   return execution.num_threads > 0 ? static_cast<int>(execution.num_threads) : num_cores();
 }
 
+bool chooses_cuda(const ExecutionConfig& execution) {
+  const bool is_reference = execution.precision == PrecisionChoice::kReference;
+  switch (execution.device) {
+    case DeviceChoice::kCpu:
+      return false;
+    case DeviceChoice::kCuda:
+      if (num_cuda_devices() == 0) throw ConfigError("execution.device", "cuda: " + why_no_cuda());
+      if (is_reference) {
+        throw ConfigError("execution.precision", "reference runs on the CPU: set device to cpu");
+      }
+      return true;
+    case DeviceChoice::kAuto:
+      // Who asks for the reference or an instruction set asks for the CPU.
+      return !is_reference && execution.isa == IsaChoice::kAuto && num_cuda_devices() > 0;
+  }
+  return false;
+}
+
 std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
+  if (chooses_cuda(execution)) return make_cuda_ops();
   const int num_threads = resolve_num_threads(execution);
   if (execution.precision == PrecisionChoice::kReference) {
     return make_reference_ops(num_threads);
@@ -135,7 +152,9 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
                       fmt::format("{}; the model has {} positions", limits.max_context,
                                   model.max_position_embeddings));
   }
-  limits.max_tokens = config.execution.max_tokens_per_step;
+  limits.max_tokens = config.execution.max_tokens_per_step > 0
+                          ? config.execution.max_tokens_per_step
+                          : std::max(ops.default_tokens_per_step(), limits.max_seqs);
 
   const int64_t block_bytes =
       model.num_layers() *
@@ -198,11 +217,12 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   const auto weight_bytes = [&](int64_t num_positions) {
     return packed_weight_bytes(model->config(), *model->ops, num_positions);
   };
-  // A quarter of what the rest leaves goes to the page cache and to others.
-  const int64_t left_bytes =
-      available_bytes - weight_bytes(max_positions) - model->ops->max_step_bytes() - kProgramBytes;
+  // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
+  const int64_t left_bytes = available_bytes - weight_bytes(max_positions) -
+                             model->ops->max_step_bytes() - model->ops->own_bytes();
   const ModelRunner::Limits limits =
-      plan_limits(config, model->config(), *model->ops, left_bytes - left_bytes / 4);
+      plan_limits(config, model->config(), *model->ops,
+                  left_bytes - left_bytes / (model->ops->uses_host_memory() ? 4 : 64));
 
   model->memory.available_bytes = available_bytes;
   model->memory.items = {
@@ -211,7 +231,8 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
        Decoder::kv_cache_bytes(model->config(), limits, *model->ops)},
       {fmt::format("a step of {} tokens", limits.max_tokens),
        step_bytes(model->config(), limits, *model->ops)},
-      {"program", kProgramBytes}};
+      {model->ops->uses_host_memory() ? "program" : "recorded steps and libraries",
+       model->ops->own_bytes()}};
   say(fmt::format("{}: {}; {}", model->folder.string(), describe_plan(plan),
                   model->ops->description()));
   say("memory:\n" + model->memory.to_string());
@@ -229,6 +250,8 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
 
   model->decoder = std::make_unique<Decoder>(model->config(), model->weights, *model->ops, limits);
   timer.end("buffers");
+  model->decoder->record_decode_steps();
+  timer.end("recording");
   return model;
 }
 

@@ -276,6 +276,7 @@ ModelWeights load_weights(const ModelConfig& config,
   builder.build();
   load_rope(config, ops, max_context, weights);
   read_pieces(builder.pieces(), checkpoint, experts, ops, num_threads, progress);
+  ops.synchronize();
   return weights;
 }
 

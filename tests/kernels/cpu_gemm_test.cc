@@ -250,11 +250,11 @@ TEST(CpuRows, EmbedRefusesIdsOutsideTheVocabulary) {
   const TestMatrix table(4, 8, 3);
   std::vector<float> out(8);
   for (int32_t id : {-1, 4}) {
-    EXPECT_THROW(embed({.table = table.view(),
-                        .token_ids = &id,
-                        .out = dense(out.data(), DType::kF32, 1, 8)},
-                       pool),
-                 std::logic_error);
+    EXPECT_THROW(
+        embed(
+            {.table = table.view(), .token_ids = &id, .out = dense(out.data(), DType::kF32, 1, 8)},
+            pool),
+        std::logic_error);
   }
 }
 

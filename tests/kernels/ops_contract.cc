@@ -91,11 +91,13 @@ std::vector<int32_t> random_order(int64_t count, uint64_t seed) {
 StepLimits contract_limits() {
   StepLimits limits;
   limits.max_tokens = 600;
+  limits.max_seqs = 600;
   limits.max_logit_rows = 64;
   limits.max_context = 600;
   limits.hidden_size = 512;
   limits.vocab_size = 3000;
   limits.num_heads = 16;
+  limits.num_kv_heads = 16;
   limits.head_dim = 128;
   limits.mlp_intermediate_size = 512;
   limits.expert_intermediate_size = 256;
@@ -194,5 +196,13 @@ INSTANTIATE_TEST_SUITE_P(Backends,
                          OpsContract,
                          ::testing::ValuesIn(backends()),
                          [](const auto& info) { return info.param.name; });
+
+::testing::AssertionResult OpsContract::are_same_rows(std::span<const float> actual,
+                                                      std::span<const float> expected,
+                                                      int64_t num_cols) {
+  if (!GetParam().depends_on_row_count) return are_identical(actual, expected);
+  return rows_are_near({actual.begin(), actual.end()}, {expected.begin(), expected.end()}, num_cols,
+                       GetParam().activation_tolerance);
+}
 
 }  // namespace augur::contract

@@ -25,6 +25,8 @@ struct Backend {
   // Errors relative to the larger of the expected value and the root mean square of its row.
   float product_tolerance = 1e-5f;     // float32 sums of exact inputs
   float activation_tolerance = 1e-5f;  // where something is rounded to the activation dtype
+  // Whether the bits of a row may depend on how many rows share the call.
+  bool depends_on_row_count = false;
 };
 
 /// Defined by the program; lists only backends that this machine can run.
@@ -110,6 +112,12 @@ class Arena {
 class OpsContract : public ::testing::TestWithParam<Backend> {
  protected:
   void SetUp() override;
+
+  /// For rows of a large call against the same rows of a smaller one: bit for bit, or near where
+  /// the backend's bits depend on the number of rows.
+  static ::testing::AssertionResult are_same_rows(std::span<const float> actual,
+                                                  std::span<const float> expected,
+                                                  int64_t num_cols);
 
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Ops> reference_;

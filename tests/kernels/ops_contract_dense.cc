@@ -69,7 +69,7 @@ TEST_P(OpsContract, LinearTreatsARowAloneAsInABatch) {
     const LinearProblem problem = {kAllRows, in, out, /*has_bias=*/true};
     const std::vector<float> whole = run_linear(*ops_, problem, {0, kAllRows});
     for (const RowRange& rows : kRanges) {
-      EXPECT_TRUE(are_identical(run_linear(*ops_, problem, rows), row_span(whole, rows, out)))
+      EXPECT_TRUE(are_same_rows(run_linear(*ops_, problem, rows), row_span(whole, rows, out), out))
           << in << " to " << out << ", " << rows.count << " rows from " << rows.first;
     }
   }
@@ -121,7 +121,8 @@ TEST_P(OpsContract, MlpTreatsARowAloneAsInABatch) {
     const MlpProblem problem = {kAllRows, hidden, intermediate};
     const std::vector<float> whole = run_mlp(*ops_, problem, {0, kAllRows});
     for (const RowRange& rows : kRanges) {
-      EXPECT_TRUE(are_identical(run_mlp(*ops_, problem, rows), row_span(whole, rows, hidden)))
+      EXPECT_TRUE(
+          are_same_rows(run_mlp(*ops_, problem, rows), row_span(whole, rows, hidden), hidden))
           << hidden << " by " << intermediate << ", " << rows.count << " rows from " << rows.first;
     }
   }
@@ -248,10 +249,10 @@ TEST_P(OpsContract, LogprobsAreNearTheReferenceAlsoRowByRow) {
     EXPECT_EQ(ids, expected_ids);
     EXPECT_TRUE(rows_are_near(actual, expected, 1 + kTopN, GetParam().product_tolerance));
     const auto [whole, whole_ids] = run(*ops_, {0, kRows});
-    EXPECT_TRUE(are_identical(std::span(actual).subspan(1),
-                              std::span(whole).subspan(kRows + row * kTopN, kTopN)));
+    EXPECT_TRUE(are_same_rows(std::span(actual).subspan(1),
+                              std::span(whole).subspan(kRows + row * kTopN, kTopN), kTopN));
     if (targets[row] < 0) continue;
-    EXPECT_TRUE(are_identical({&actual[0], 1}, {&whole[row], 1}));
+    EXPECT_TRUE(are_same_rows({&actual[0], 1}, {&whole[row], 1}, 1));
   }
 }
 

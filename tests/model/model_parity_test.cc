@@ -12,6 +12,7 @@
 #include "engine/model/safetensors.h"
 #include "engine/schedule/engine.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cuda/cuda_ops.h"
 
 namespace augur {
 namespace {
@@ -35,17 +36,33 @@ class Expected {
   std::map<std::string, TensorInfo> tensors_;
 };
 
+template <typename T>
+std::vector<T> read_back(Ops& ops, const T* from, int64_t count) {
+  std::vector<T> values(count);
+  ops.download(values.data(), from, count * static_cast<int64_t>(sizeof(T)));
+  ops.synchronize();
+  return values;
+}
+
 // Keeps every MoE layer's choices of one step: per token, expert and weight.
 class KeepRouting : public RoutingObserver {
  public:
+  explicit KeepRouting(Ops& ops) : ops_(ops) {}
+
   void on_routing(const RoutingView& routing) override {
+    const int64_t count = routing.num_tokens * routing.top_k;
+    const std::vector<int32_t> experts = read_back(ops_, routing.experts, count);
+    const std::vector<float> weights = read_back(ops_, routing.weights, count);
     auto& choices_of_layer = choices[routing.layer_idx];
     choices_of_layer.resize(routing.num_tokens);
-    for (int64_t i = 0; i < routing.num_tokens * routing.top_k; ++i) {
-      choices_of_layer[i / routing.top_k][routing.experts[i]] = routing.weights[i];
+    for (int64_t i = 0; i < count; ++i) {
+      choices_of_layer[i / routing.top_k][experts[i]] = weights[i];
     }
   }
   std::map<int, std::vector<std::map<int32_t, float>>> choices;
+
+ private:
+  Ops& ops_;
 };
 
 // One sequence from position 0, in as many steps as `chunk` makes of it; logits of every row.
@@ -71,12 +88,14 @@ StepBatch prefill(const std::vector<int32_t>& tokens,
 }
 
 struct Backend {
+  DeviceChoice device;
   PrecisionChoice precision;
   IsaChoice isa;
   double logit_tolerance;  // relative to the largest logit
 };
 
 std::string backend_name(const Backend& backend) {
+  if (backend.device == DeviceChoice::kCuda) return "cuda";
   if (backend.precision == PrecisionChoice::kReference) return "reference";
   return std::string(kEnumWords<IsaChoice>[static_cast<size_t>(backend.isa)]);
 }
@@ -87,9 +106,13 @@ class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, 
     const auto& [architecture, backend] = GetParam();
     const auto isa = cpu::parse_isa(backend_name(backend));
     if (isa && !cpu::has_isa(*isa)) GTEST_SKIP() << "this machine has no " << cpu::isa_name(*isa);
+    if (backend.device == DeviceChoice::kCuda && num_cuda_devices() == 0) {
+      GTEST_SKIP() << why_no_cuda();
+    }
     const auto folder = std::filesystem::path(AUGUR_SOURCE_DIR) / "tests/model/data" / architecture;
     EngineConfig config;
     config.model.path = folder.string();
+    config.execution.device = backend.device;
     config.execution.precision = backend.precision;
     config.execution.isa = backend.isa;
     config.execution.max_batch_size = 4;
@@ -106,9 +129,8 @@ class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, 
       const int64_t count = std::min<int64_t>(chunk, tokens.size() - first);
       model_->decoder->run(prefill(tokens, first, count, model_->decoder->limits()), results);
       const Tensor& last = model_->decoder->last_logits();
-      for (int64_t row = 0; row < count; ++row) {
-        all.insert(all.end(), last.row<float>(row), last.row<float>(row) + last.num_cols);
-      }
+      const auto rows = read_back(*model_->ops, last.row<float>(0), count * last.num_cols);
+      all.insert(all.end(), rows.begin(), rows.end());
     }
     return all;
   }
@@ -174,7 +196,7 @@ class ModelParityTest : public ::testing::TestWithParam<std::tuple<std::string, 
 TEST_P(ModelParityTest, GivesTheLogitsOfTheReference) {
   const auto tokens = expected_->values<int32_t>("tokens");
   const auto expected = expected_->values<float>("logits");
-  KeepRouting routing;
+  KeepRouting routing(*model_->ops);
   model_->decoder->set_routing_observer(&routing);
   const auto actual = logits(tokens, /*chunk=*/64);
   ASSERT_EQ(actual.size(), expected.size());
@@ -192,6 +214,10 @@ TEST_P(ModelParityTest, GivesTheLogitsOfTheReference) {
 TEST_P(ModelParityTest, GivesTheSameBitsForAnyChunkSize) {
   const auto tokens = expected_->values<int32_t>("tokens");
   const auto whole = logits(tokens, /*chunk=*/64);
+  if (std::get<1>(GetParam()).device == DeviceChoice::kCuda) {
+    EXPECT_EQ(logits(tokens, /*chunk=*/64), whole) << "run after run";
+    GTEST_SKIP() << "on CUDA the bits depend on the number of rows";
+  }
   for (int64_t chunk : {1, 7, 16, 23}) EXPECT_EQ(logits(tokens, chunk), whole) << chunk;
 }
 
@@ -199,7 +225,7 @@ TEST_P(ModelParityTest, ChoosesTheExpertsOfTheReference) {
   const ModelConfig& config = model_->config();
   if (config.moe.num_experts == 0) GTEST_SKIP() << "a dense model";
   const auto tokens = expected_->values<int32_t>("tokens");
-  KeepRouting routing;
+  KeepRouting routing(*model_->ops);
   model_->decoder->set_routing_observer(&routing);
   logits(tokens, /*chunk=*/64);
   const std::set<int64_t> turned = tokens_routed_otherwise(routing);
@@ -225,11 +251,12 @@ TEST_P(ModelParityTest, ContinuesAsTheReferenceDoes) {
 }
 
 constexpr Backend kBackends[] = {
-    {PrecisionChoice::kReference, IsaChoice::kAuto, 1e-4},
-    {PrecisionChoice::kBF16, IsaChoice::kPortable, 2e-2},
-    {PrecisionChoice::kBF16, IsaChoice::kAvx2, 2e-2},
-    {PrecisionChoice::kBF16, IsaChoice::kAvx512, 2e-2},
-    {PrecisionChoice::kBF16, IsaChoice::kAmx, 2e-2},
+    {DeviceChoice::kCpu, PrecisionChoice::kReference, IsaChoice::kAuto, 1e-4},
+    {DeviceChoice::kCpu, PrecisionChoice::kBF16, IsaChoice::kPortable, 2e-2},
+    {DeviceChoice::kCpu, PrecisionChoice::kBF16, IsaChoice::kAvx2, 2e-2},
+    {DeviceChoice::kCpu, PrecisionChoice::kBF16, IsaChoice::kAvx512, 2e-2},
+    {DeviceChoice::kCpu, PrecisionChoice::kBF16, IsaChoice::kAmx, 2e-2},
+    {DeviceChoice::kCuda, PrecisionChoice::kBF16, IsaChoice::kAuto, 2e-2},
 };
 
 INSTANTIATE_TEST_SUITE_P(References,
