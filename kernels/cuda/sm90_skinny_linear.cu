@@ -1,0 +1,355 @@
+#include <algorithm>
+#include <string>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear_args.h"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/sm90_skinny_linear.h"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/wgmma.cuh"
+#include "kernels/require.h"
+
+namespace augur::cuda {
+namespace {
+
+constexpr int kStripRows = 64;  // M of wgmma
+constexpr int kDepth = 64;      // columns of a tile: one swizzled row of 128 bytes
+constexpr int kWeightBytes = kStripRows * kDepth * 2;
+constexpr int kConsumers = 128;  // one warpgroup
+constexpr int kThreads = kConsumers + 32;
+constexpr int kMaxStages = 24;
+// Two blocks per multiprocessor, so that one fetches while the other ends, or while its kernel
+// ends.
+constexpr int64_t kRingBytes = int64_t{100} << 10;
+
+struct SkinnyArgs {
+  const float* bias;
+  void* out;
+  int64_t out_stride;
+  int64_t num_outputs;
+  int num_rows;
+  int num_tiles;  // along the columns
+  int num_splits;
+  int num_stages;
+  int num_strips;
+  bool is_f32;
+};
+
+__host__ __device__ constexpr int stage_bytes(int padded_rows) {
+  return kWeightBytes + padded_rows * kDepth * 2;
+}
+/// Floats between rows of x in the exchange of partial sums: four more than there are, so that the
+/// eight outputs and four row pairs that a warp writes lie in different banks.
+__host__ __device__ constexpr int exchange_pitch(int num_splits) {
+  return kStripRows / num_splits + 4;
+}
+__host__ __device__ constexpr int exchange_bytes(int padded_rows, int num_splits) {
+  return num_splits > 1 ? num_splits * padded_rows * exchange_pitch(num_splits) * 4 : 0;
+}
+
+__device__ __forceinline__ void copy_tile(uint32_t smem,
+                                          const CUtensorMap& map,
+                                          int col,
+                                          int row,
+                                          uint32_t smem_barrier,
+                                          uint64_t cache_hint) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3}], [%4], %5;\n" ::"r"(smem),
+      "l"(&map), "r"(col), "r"(row), "r"(smem_barrier), "l"(cache_hint)
+      : "memory");
+}
+
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+/// Writes to the same place of the shared memory of block `rank` of the cluster.
+__device__ __forceinline__ void store_remote(uint32_t smem, uint32_t rank, float value) {
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "st.shared::cluster.f32 [remote], %2;\n}\n" ::"r"(smem),
+      "r"(rank), "f"(value)
+      : "memory");
+}
+
+__device__ __forceinline__ void store_output(const SkinnyArgs& args,
+                                             int row,
+                                             int64_t output,
+                                             float sum) {
+  if (row >= args.num_rows || output >= args.num_outputs) return;
+  if (args.bias != nullptr) sum += args.bias[output];
+  const int64_t index = row * args.out_stride + output;
+  if (args.is_f32) {
+    static_cast<float*>(args.out)[index] = sum;
+  } else {
+    static_cast<__nv_bfloat16*>(args.out)[index] = __float2bfloat16(sum);
+  }
+}
+
+/// Where a block is in its ring of stages.
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance(int num_stages) {
+    if (++stage == num_stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+template <int kRows>
+__global__ void __launch_bounds__(kThreads)
+    skinny_linear_kernel(const __grid_constant__ CUtensorMap weight_map,
+                         const __grid_constant__ CUtensorMap x_map,
+                         const __grid_constant__ SkinnyArgs args) {
+  constexpr int kStageBytes = stage_bytes(kRows);
+  extern __shared__ __align__(1024) uint8_t smem[];
+  __shared__ uint64_t full_barriers[kMaxStages];
+  __shared__ uint64_t empty_barriers[kMaxStages];
+  const uint32_t ring = smem_address(smem);
+  const uint32_t full = smem_address(full_barriers);
+  const uint32_t empty = smem_address(empty_barriers);
+  float* const exchange = reinterpret_cast<float*>(smem + args.num_stages * kStageBytes);
+
+  let_next_kernel_start();
+  if (threadIdx.x == kConsumers) {
+    for (int i = 0; i < args.num_stages; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, kConsumers / 32);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  const bool splits = args.num_splits > 1;
+  if (splits) cluster_arrive();  // the exchange is written once every block runs
+
+  const int rank = splits ? static_cast<int>(cluster_rank()) : 0;
+  const int first_tile = rank * args.num_tiles / args.num_splits;
+  const int end_tile = (rank + 1) * args.num_tiles / args.num_splits;
+  const int first_strip = static_cast<int>(blockIdx.x) / args.num_splits;
+  const int strip_step = static_cast<int>(gridDim.x) / args.num_splits;
+
+  if (threadIdx.x >= kConsumers) {
+    if (threadIdx.x == kConsumers) {
+      // Fetch weights, as far as the ring goes, before x is there.
+      const int num_own_strips = ceil_div(args.num_strips - first_strip, strip_step);
+      const int num_fetches = num_own_strips * (end_tile - first_tile);
+      const int num_early = min(num_fetches, args.num_stages);
+      int strip = first_strip;
+      int tile = first_tile;
+      const auto next_tile = [&] {
+        if (++tile == end_tile) {
+          tile = first_tile;
+          strip += strip_step;
+        }
+      };
+      for (int i = 0; i < num_early; ++i) {
+        barrier_arrive_expect(full + 8 * i, kStageBytes);
+        copy_tile(ring + i * kStageBytes, weight_map, tile * kDepth, strip * kStripRows,
+                  full + 8 * i, kEvictFirst);
+        next_tile();
+      }
+      wait_for_previous_kernels();
+      int x_tile = first_tile;
+      for (int i = 0; i < num_early; ++i) {
+        copy_tile(ring + i * kStageBytes + kWeightBytes, x_map, x_tile * kDepth, 0, full + 8 * i,
+                  kEvictLast);
+        if (++x_tile == end_tile) x_tile = first_tile;
+      }
+      RingPlace place;
+      for (int i = num_early; i < num_fetches; ++i) {
+        barrier_wait(empty + 8 * place.stage, place.parity);
+        const uint32_t barrier = full + 8 * place.stage;
+        const uint32_t stage = ring + place.stage * kStageBytes;
+        barrier_arrive_expect(barrier, kStageBytes);
+        copy_tile(stage, weight_map, tile * kDepth, strip * kStripRows, barrier, kEvictFirst);
+        copy_tile(stage + kWeightBytes, x_map, tile * kDepth, 0, barrier, kEvictLast);
+        next_tile();
+        place.advance(args.num_stages);
+      }
+    }
+    __syncwarp();
+    if (splits) {
+      cluster_wait();
+      cluster_arrive();
+      cluster_wait();
+    }
+    return;
+  }
+
+  // The warpgroup that multiplies.
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int fragment_row = 16 * warp + lane / 4;  // of the strip, and that + 8
+  const int fragment_col = 2 * (lane % 4);        // row of x, and that + 1
+  wait_for_previous_kernels();                    // out may still be read
+  RingPlace place;
+  for (int strip = first_strip; strip < args.num_strips; strip += strip_step) {
+    float sums[kRows / 2];
+#pragma unroll
+    for (float& sum : sums) sum = 0;
+    for (int tile = first_tile; tile < end_tile; ++tile) {
+      const uint32_t stage = ring + place.stage * kStageBytes;
+      barrier_wait(full + 8 * place.stage, place.parity);
+      const uint64_t weight = smem_descriptor(stage);
+      const uint64_t x = smem_descriptor(stage + kWeightBytes);
+      wgmma_fence();
+#pragma unroll
+      for (int step = 0; step < kDepth / 16; ++step) {
+        Wgmma<kRows>::smem_smem(sums, weight + 2 * step, x + 2 * step, true);
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      if (lane == 0) barrier_arrive(empty + 8 * place.stage);
+      place.advance(args.num_stages);
+    }
+    if (!splits) {
+#pragma unroll
+      for (int i = 0; i < kRows / 2; ++i) {
+        store_output(args, i / 4 * 8 + fragment_col + i % 2,
+                     int64_t{strip} * kStripRows + fragment_row + i % 4 / 2 * 8, sums[i]);
+      }
+      continue;
+    }
+    // Each block of the cluster adds up its share of the outputs, in the order of the blocks.
+    const int share = kStripRows / args.num_splits;
+    const int pitch = exchange_pitch(args.num_splits);
+    cluster_wait();
+#pragma unroll
+    for (int i = 0; i < kRows / 2; ++i) {
+      const int output = fragment_row + i % 4 / 2 * 8;
+      const int row = i / 4 * 8 + fragment_col + i % 2;
+      const int to = (rank * kRows + row) * pitch + output % share;
+      store_remote(smem_address(exchange + to), static_cast<uint32_t>(output / share), sums[i]);
+    }
+    cluster_arrive();
+    cluster_wait();
+    for (int i = static_cast<int>(threadIdx.x); i < args.num_rows * share; i += kConsumers) {
+      const int row = i / share;
+      float sum = 0;
+      for (int part = 0; part < args.num_splits; ++part) {
+        sum += exchange[(part * kRows + row) * pitch + i % share];
+      }
+      store_output(args, row, int64_t{strip} * kStripRows + rank * share + i % share, sum);
+    }
+  }
+}
+
+int pad_rows(int64_t num_rows) {
+  for (const int padded : {8, 16, 32}) {
+    if (num_rows <= padded) return padded;
+  }
+  return 64;
+}
+
+template <int kRows>
+void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStream_t stream) {
+  const int64_t smem_bytes =
+      int64_t{config.num_stages} * stage_bytes(kRows) + exchange_bytes(kRows, config.num_splits);
+  static const bool smem_allowed = [] {
+    // The barriers take the rest, filled up so that the ring starts at a multiple of 1,024.
+    allow_smem(skinny_linear_kernel<kRows>, device_traits().max_smem_bytes - 1024);
+    return true;
+  }();
+  (void)smem_allowed;
+  const SkinnyArgs skinny = {
+      .bias = args.bias,
+      .out = args.out.data,
+      .out_stride = args.out.row_stride,
+      .num_outputs = args.out.num_cols,
+      .num_rows = static_cast<int>(args.x.num_rows),
+      .num_tiles = static_cast<int>(ceil_div<int64_t>(args.x.num_cols, kDepth)),
+      .num_splits = config.num_splits,
+      .num_stages = config.num_stages,
+      .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, kStripRows)),
+      .is_f32 = args.out.dtype == DType::kF32,
+  };
+  launch(skinny_linear_kernel<kRows>,
+         {.grid = dim3(static_cast<unsigned>(config.num_blocks)),
+          .block = dim3(kThreads),
+          .smem_bytes = smem_bytes,
+          .cluster_size = config.num_splits},
+         stream,
+         make_tensor_map(args.weight.data, args.weight.num_rows, args.weight.num_cols,
+                         args.weight.num_cols, kStripRows),
+         make_tensor_map(args.x.data, args.x.num_rows, args.x.num_cols, args.x.row_stride, kRows),
+         skinny);
+}
+
+}  // namespace
+
+std::string SkinnyConfig::description() const {
+  return "rows " + std::to_string(padded_rows) + ", splits " + std::to_string(num_splits) +
+         ", stages " + std::to_string(num_stages) + ", blocks " + std::to_string(num_blocks);
+}
+
+bool fits_skinny_linear(const LinearArgs& args) {
+  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSkinnyRows && args.x.num_cols >= 1 &&
+         args.x.num_cols % 8 == 0 && args.x.row_stride % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
+}
+
+SkinnyConfig choose_skinny_config(int64_t num_rows,
+                                  int64_t num_outputs,
+                                  int64_t num_cols,
+                                  int num_sms) {
+  SkinnyConfig config;
+  config.padded_rows = pad_rows(num_rows);
+  const int64_t num_strips = ceil_div<int64_t>(num_outputs, kStripRows);
+  const int64_t num_tiles = ceil_div<int64_t>(num_cols, kDepth);
+  config.num_splits = 1;
+  while (config.num_splits < 8 && num_strips * config.num_splits < 2 * num_sms &&
+         num_tiles / (2 * config.num_splits) >= 4) {
+    config.num_splits *= 2;
+  }
+  const int64_t ring_stages =
+      std::min<int64_t>(kMaxStages, kRingBytes / stage_bytes(config.padded_rows));
+  if (config.num_splits > 1) {
+    config.num_blocks = static_cast<int>(num_strips) * config.num_splits;
+    config.num_stages =
+        static_cast<int>(std::min(ring_stages, ceil_div<int64_t>(num_tiles, config.num_splits)));
+  } else {
+    config.num_blocks = static_cast<int>(std::min<int64_t>(num_strips, 2 * num_sms));
+    config.num_stages = static_cast<int>(ring_stages);
+  }
+  return config;
+}
+
+void sm90_skinny_linear(const LinearArgs& args, const SkinnyConfig& config, cudaStream_t stream) {
+  AUGUR_NVTX_RANGE("sm90_skinny_linear");
+  check_linear(args);
+  AUGUR_REQUIRE(fits_skinny_linear(args), config.description());
+  AUGUR_REQUIRE(config.num_stages >= 1 && config.num_stages <= kMaxStages &&
+                    config.num_blocks % config.num_splits == 0 &&
+                    args.x.num_rows <= config.padded_rows,
+                config.description());
+  AUGUR_REQUIRE(config.num_splits == 1 ||
+                    int64_t{config.num_blocks} ==
+                        config.num_splits * ceil_div<int64_t>(args.out.num_cols, kStripRows),
+                "a cluster computes one strip: " + config.description());
+  if (args.out.num_cols == 0) return;
+  switch (config.padded_rows) {
+    case 8:
+      return launch_skinny<8>(args, config, stream);
+    case 16:
+      return launch_skinny<16>(args, config, stream);
+    case 32:
+      return launch_skinny<32>(args, config, stream);
+    case 64:
+      return launch_skinny<64>(args, config, stream);
+    default:
+      AUGUR_REQUIRE(false, config.description());
+  }
+}
+
+}  // namespace augur::cuda
