@@ -1,0 +1,320 @@
+// What the prefill attention kernels share: who works on which query rows, which positions those
+// see, and the online softmax of the fragments that tensor cores leave in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/kv_layout.h"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/ptx.cuh"
+
+namespace augur::cuda {
+
+/// The arguments of the kernels.
+struct PrefillKernelArgs {
+  const __nv_bfloat16* q;
+  int64_t q_stride;
+  __nv_bfloat16* out;
+  int64_t out_stride;
+  const std::byte* cache;
+  int block_size;
+  int num_kv_heads;
+  int head_dim;
+  int group_size;  // query heads of a KV head
+  float scale_log2;
+  int window;
+  const float* sinks;
+  AttentionBatch batch;
+};
+
+/// Checks the requirements of prefill_attention.
+PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args);
+
+/// At least as many tiles of one KV head as the device finds, by the sizes alone.
+int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows);
+
+/// Row r of a tile is packed row first_row + r of its sequence: row / group_size of the sequence's
+/// tokens, head row % group_size of the KV head's group.
+struct QueryTile {
+  int first_token;  // of the sequence, in the step
+  int num_tokens;   // of the sequence
+  int context_len;
+  int sequence;
+  int first_row;
+};
+
+namespace prefill {
+
+// Tiles are ordered by how many runs of this many positions they see.
+inline constexpr int kLevelPositions = 128;
+// The running maximum before anything was seen: finite, so that no difference is NaN.
+inline constexpr float kNothingSeen = -1e30f;
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFF;
+
+__device__ inline int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+
+/// How many of a sequence's tiles see more than level - 1 runs of positions: its last ones.
+template <int kTileRows>
+__device__ int tiles_from_level(int level, int num_tokens, int context_len, int group_size) {
+  const int num_tiles = ceil_divide(num_tokens * group_size, kTileRows);
+  if (level <= 0) return num_tiles;
+  // Tokens of the sequence that do not see as much.
+  const int num_below = (level - 1) * kLevelPositions - (context_len - num_tokens);
+  if (context_len == 0 || num_below >= num_tokens) return 0;
+  return num_below <= 0 ? num_tiles : num_tiles - num_below * group_size / kTileRows;
+}
+
+/// The tile of the given rank, longest first; false when there are not as many. All lanes of a warp
+/// call it and get the same.
+template <int kTileRows>
+__device__ bool find_query_tile(const AttentionBatch& batch,
+                                int group_size,
+                                int rank,
+                                QueryTile& tile) {
+  const auto tokens_of = [&](int s) { return batch.query_start[s + 1] - batch.query_start[s]; };
+  int sequence = 0;
+  int from_end = rank;  // the tile's place among its sequence's, counted from the last
+  if (batch.num_seqs > 1) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const auto count = [&](int level) {
+      int sum = 0;
+      for (int s = lane; s < batch.num_seqs; s += 32) {
+        sum += tiles_from_level<kTileRows>(level, tokens_of(s), batch.context_len[s], group_size);
+      }
+      return static_cast<int>(__reduce_add_sync(kAllLanes, sum));
+    };
+    if (rank >= count(0)) return false;
+    int longest = 0;
+    for (int s = lane; s < batch.num_seqs; s += 32) longest = max(longest, batch.context_len[s]);
+    longest = __reduce_max_sync(kAllLanes, longest);
+    // The highest level from which on there are more than `rank` tiles: the tile's own.
+    int level = 0;
+    int above = ceil_divide(longest, kLevelPositions) + 1;
+    while (above - level > 1) {
+      const int middle = (above + level) / 2;
+      (count(middle) > rank ? level : above) = middle;
+    }
+    int rest = rank - count(above);
+    for (int first = 0;; first += 32) {
+      const int s = first + lane;
+      int longer = 0;
+      int here = 0;
+      if (s < batch.num_seqs) {
+        const int num_tokens = tokens_of(s);
+        const int context_len = batch.context_len[s];
+        longer = tiles_from_level<kTileRows>(above, num_tokens, context_len, group_size);
+        here = tiles_from_level<kTileRows>(level, num_tokens, context_len, group_size) - longer;
+      }
+      int up_to_here = here;
+#pragma unroll
+      for (int distance = 1; distance < 32; distance *= 2) {
+        const int before = __shfl_up_sync(kAllLanes, up_to_here, distance);
+        if (lane >= distance) up_to_here += before;
+      }
+      const unsigned holds = __ballot_sync(kAllLanes, up_to_here > rest);
+      if (holds != 0) {
+        const int owner = __ffs(static_cast<int>(holds)) - 1;
+        sequence = first + owner;
+        from_end = __shfl_sync(kAllLanes, longer + rest - (up_to_here - here), owner);
+        break;
+      }
+      rest -= __shfl_sync(kAllLanes, up_to_here, 31);
+    }
+  }
+  const int num_tokens = tokens_of(sequence);
+  const int num_tiles = ceil_divide(num_tokens * group_size, kTileRows);
+  if (from_end >= num_tiles) return false;
+  tile = {.first_token = batch.query_start[sequence],
+          .num_tokens = num_tokens,
+          .context_len = batch.context_len[sequence],
+          .sequence = sequence,
+          .first_row = (num_tiles - 1 - from_end) * kTileRows};
+  return true;
+}
+
+/// Positions [begin, end) that some row of the tile sees; from `first_full` on down to `window_full`
+/// every row sees all.
+struct SeenPositions {
+  int begin;        // 0 or inside the window of the first row
+  int window_full;  // from here on inside every row's window
+  int causal_full;  // before here nothing is later than a row
+  int end;
+};
+
+__device__ inline SeenPositions seen_positions(const QueryTile& tile,
+                                               int tile_rows,
+                                               int group_size,
+                                               int window) {
+  if (tile.context_len == 0) return {0, 0, 0, 0};
+  const int before = tile.context_len - tile.num_tokens;
+  const int first = before + tile.first_row / group_size;
+  const int last =
+      before + min(tile.num_tokens - 1, (tile.first_row + tile_rows - 1) / group_size);
+  return {.begin = window == 0 ? 0 : max(0, first - window + 1),
+          .window_full = window == 0 ? 0 : max(0, last - window + 1),
+          .causal_full = first + 1,
+          .end = last + 1};
+}
+
+/// The position of a row of the tile; rows past the sequence's last see what that one sees.
+__device__ inline int row_position(const QueryTile& tile, int row, int group_size) {
+  const int token = min(tile.num_tokens - 1, (tile.first_row + row) / group_size);
+  return tile.context_len - tile.num_tokens + token;
+}
+
+/// Where row `row` of the tile lies in q or out: elements from the start, or -1 past the sequence.
+__device__ inline int64_t row_offset(const PrefillKernelArgs& args,
+                                     const QueryTile& tile,
+                                     int kv_head,
+                                     int row,
+                                     int64_t stride) {
+  const int packed = tile.first_row + row;
+  const int token = packed / args.group_size;
+  if (token >= tile.num_tokens) return -1;
+  const int head = kv_head * args.group_size + packed % args.group_size;
+  return (tile.first_token + token) * stride + int64_t{head} * args.head_dim;
+}
+
+/// 2^x to within two units in the last place; 0 for -inf.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// The running softmax of the two rows a thread shares with three others: rows lane / 4 and that + 8
+/// of its warp's 16.
+struct RowPair {
+  float max[2] = {kNothingSeen, kNothingSeen};  // of unscaled logits, not always the latest
+  float sum[2] = {0, 0};                        // of this thread's columns
+};
+
+/// Hides what a row does not see. `first` is the position of scores[0]; 8 columns follow every 8.
+template <int kValues>
+__device__ __forceinline__ void mask_scores(float (&scores)[kValues],
+                                            int first,
+                                            const int (&position)[2],
+                                            int window) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int last = position[half] - first;
+    const int begin = window == 0 ? INT32_MIN : last - window + 1;
+#pragma unroll
+    for (int i = 0; i < kValues / 4; ++i) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int column = 8 * i + j;
+        if (column > last || column < begin) scores[4 * i + 2 * half + j] = -INFINITY;
+      }
+    }
+  }
+}
+
+/// Turns scores into weights 2^(scale (score - max)) and returns what the sums and outputs so far
+/// must be multiplied with. The maximum stays what it was until a score is 2^8 times as heavy: that
+/// loses nothing in floating point, and most multiplications are then by 1 and can be left out.
+template <int kValues>
+__device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
+                                               RowPair& rows,
+                                               float scale_log2,
+                                               float (&rescale)[2]) {
+  constexpr float kSlackLog2 = 8;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = fmaxf(scores[2 * half], scores[2 * half + 1]);
+#pragma unroll
+    for (int i = 1; i < kValues / 4; ++i) {
+      largest = fmaxf(largest, fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]));
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+    const float rise = (largest - rows.max[half]) * scale_log2;
+    rescale[half] = 1;
+    if (rise > kSlackLog2) {
+      rescale[half] = exp2_fast(-rise);
+      rows.max[half] = largest;
+    }
+    const float offset = -rows.max[half] * scale_log2;
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kValues / 4; ++i) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float& score = scores[4 * i + 2 * half + j];
+        score = exp2_fast(fmaf(score, scale_log2, offset));
+        sum += score;
+      }
+    }
+    rows.sum[half] = fmaf(rows.sum[half], rescale[half], sum);
+  }
+}
+
+/// Whether some row of the warp has to be multiplied.
+__device__ __forceinline__ bool any_rescale(const float (&rescale)[2]) {
+  return __any_sync(kAllLanes, rescale[0] != 1 || rescale[1] != 1);
+}
+
+/// 1 / the rows' sums, the sink's share included; 0 for rows that saw nothing.
+__device__ __forceinline__ void reciprocal_sums(const PrefillKernelArgs& args,
+                                                const QueryTile& tile,
+                                                int kv_head,
+                                                const int (&row)[2],
+                                                const RowPair& rows,
+                                                float (&reciprocal)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = rows.sum[half];
+    sum += __shfl_xor_sync(kAllLanes, sum, 1);
+    sum += __shfl_xor_sync(kAllLanes, sum, 2);
+    if (args.sinks != nullptr) {
+      const int head = kv_head * args.group_size + (tile.first_row + row[half]) % args.group_size;
+      sum += exp2_fast(args.sinks[head] * kLog2E - rows.max[half] * args.scale_log2);
+    }
+    reciprocal[half] = sum > 0 ? 1 / sum : 0;
+  }
+}
+
+/// Writes a warp's 16 rows of results: through `staging` (groups of 64 columns, group_bytes apart,
+/// swizzled rows of 128 bytes, of which the warp's first is given), so that memory sees whole rows.
+/// Threads hold values as tensor cores leave them. Only this warp uses its rows of the staging.
+template <int kValues>
+__device__ __forceinline__ void store_rows(const PrefillKernelArgs& args,
+                                           const QueryTile& tile,
+                                           int kv_head,
+                                           int first_row,
+                                           const float (&values)[kValues],
+                                           const float (&reciprocal)[2],
+                                           char* staging,
+                                           int group_bytes) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane / 4 + 8 * half;
+#pragma unroll
+    for (int i = 0; i < kValues / 4; ++i) {
+      const int chunk = (i % 8) ^ (row % 8);
+      *reinterpret_cast<uint32_t*>(staging + i / 8 * group_bytes + row * 128 + chunk * 16 +
+                                   lane % 4 * 4) =
+          pack_bf16(values[4 * i + 2 * half] * reciprocal[half],
+                    values[4 * i + 2 * half + 1] * reciprocal[half]);
+    }
+  }
+  __syncwarp();
+  constexpr int kChunks = kValues / 4;  // of 8 columns
+  static_assert(32 % kChunks == 0 || kChunks % 8 == 0);
+#pragma unroll 4
+  for (int i = lane; i < 16 * kChunks; i += 32) {
+    const int row = i / kChunks;
+    const int column_chunk = i % kChunks;
+    if (column_chunk * 8 >= args.head_dim) continue;
+    const int64_t offset = row_offset(args, tile, kv_head, first_row + row, args.out_stride);
+    if (offset < 0) continue;
+    *reinterpret_cast<uint4*>(args.out + offset + column_chunk * 8) =
+        *reinterpret_cast<const uint4*>(staging + column_chunk / 8 * group_bytes + row * 128 +
+                                        ((column_chunk % 8) ^ (row % 8)) * 16);
+  }
+}
+
+}  // namespace prefill
+}  // namespace augur::cuda
