@@ -21,11 +21,13 @@ struct MoeTile {
 ///   tiles       [max_tiles]        by expert; tiles of an expert are consecutive, all full but the
 ///                                  last
 ///   num_tiles   [1]
+///   scratch     plan_moe's own
 /// num_tiles is at most max_tiles(num_assignments, num_experts, tile_rows).
 struct MoePlan {
   int32_t* sorted = nullptr;
   MoeTile* tiles = nullptr;
   int32_t* num_tiles = nullptr;
+  int32_t* scratch = nullptr;
   int tile_rows = 0;
 };
 
