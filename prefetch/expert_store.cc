@@ -51,8 +51,7 @@ const ExpertSource& ExpertStore::source(ExpertKey key) const {
 }
 
 int64_t ExpertStore::stored_bytes(ExpertKey key) const {
-  const ExpertSource& expert = source(key);
-  return expert.gate.num_bytes() + expert.up.num_bytes() + expert.down.num_bytes();
+  return source(key).num_bytes();
 }
 
 void ExpertStore::read(ExpertKey key, const Ops& ops, std::byte* block, Scratch& scratch) const {

@@ -19,6 +19,8 @@ struct ExpertSource {
   TensorSource gate;
   TensorSource up;
   TensorSource down;
+
+  int64_t num_bytes() const { return gate.num_bytes() + up.num_bytes() + down.num_bytes(); }
 };
 
 /// Reads experts from files into packed blocks.

@@ -183,10 +183,62 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
   return limits;
 }
 
-std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener) {
+namespace {
+
+// What loading from files and generating have in common: plan memory, refuse what does not fit,
+// then bring the weights that `make_weights` makes for so many positions.
+template <typename MakeWeights>
+void assemble(LoadedModel& model,
+              const EngineConfig& config,
+              const WeightPlan& plan,
+              const LoadListener& listener,
+              PhaseTimer& timer,
+              MakeWeights&& make_weights) {
   const auto say = [&](const std::string& line) {
     if (listener.on_message) listener.on_message(line);
   };
+  Ops& ops = *model.ops;
+  const int64_t available_bytes = ops.available_bytes();
+  const int64_t max_positions = config.kv_cache.max_context > 0
+                                    ? config.kv_cache.max_context
+                                    : model.config().max_position_embeddings;
+  const auto weight_bytes = [&](int64_t num_positions) {
+    return packed_weight_bytes(model.config(), ops, num_positions);
+  };
+  // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
+  const int64_t left_bytes =
+      available_bytes - weight_bytes(max_positions) - ops.max_step_bytes() - ops.own_bytes();
+  const ModelRunner::Limits limits = plan_limits(
+      config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
+
+  model.memory.available_bytes = available_bytes;
+  model.memory.items = {
+      {"weights", weight_bytes(limits.max_context)},
+      {fmt::format("KV cache, {} blocks of {} positions", limits.num_kv_blocks, limits.block_size),
+       Decoder::kv_cache_bytes(model.config(), limits, ops)},
+      {fmt::format("a step of {} tokens", limits.max_tokens),
+       step_bytes(model.config(), limits, ops)},
+      {ops.uses_host_memory() ? "program" : "recorded steps and libraries", ops.own_bytes()}};
+  say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
+  say("memory:\n" + model.memory.to_string());
+  if (!model.memory.fits()) {
+    throw OutOfMemory(
+        fmt::format("{} does not fit into memory:\n{}  What helps: a smaller kv_cache.bytes, "
+                    "kv_cache.max_context "
+                    "or execution.max_tokens_per_step, or a smaller model.",
+                    model.folder.string(), model.memory.to_string()));
+  }
+  ops.reserve(Decoder::step_limits(model.config(), limits, ops));
+  model.weights = make_weights(limits.max_context);
+  timer.end("weights");
+
+  model.decoder = std::make_unique<Decoder>(model.config(), model.weights, ops, limits);
+  timer.end("buffers");
+}
+
+}  // namespace
+
+std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener) {
   auto model = std::make_unique<LoadedModel>();
   PhaseTimer timer(model->phases);
   model->folder =
@@ -210,48 +262,38 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   timer.end("tokenizer");
 
   model->ops = make_ops(config.execution);
-  const int64_t available_bytes = model->ops->available_bytes();
-  const int64_t max_positions = config.kv_cache.max_context > 0
-                                    ? config.kv_cache.max_context
-                                    : model->config().max_position_embeddings;
-  const auto weight_bytes = [&](int64_t num_positions) {
-    return packed_weight_bytes(model->config(), *model->ops, num_positions);
-  };
-  // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
-  const int64_t left_bytes = available_bytes - weight_bytes(max_positions) -
-                             model->ops->max_step_bytes() - model->ops->own_bytes();
-  const ModelRunner::Limits limits =
-      plan_limits(config, model->config(), *model->ops,
-                  left_bytes - left_bytes / (model->ops->uses_host_memory() ? 4 : 64));
-
-  model->memory.available_bytes = available_bytes;
-  model->memory.items = {
-      {"weights", weight_bytes(limits.max_context)},
-      {fmt::format("KV cache, {} blocks of {} positions", limits.num_kv_blocks, limits.block_size),
-       Decoder::kv_cache_bytes(model->config(), limits, *model->ops)},
-      {fmt::format("a step of {} tokens", limits.max_tokens),
-       step_bytes(model->config(), limits, *model->ops)},
-      {model->ops->uses_host_memory() ? "program" : "recorded steps and libraries",
-       model->ops->own_bytes()}};
-  say(fmt::format("{}: {}; {}", model->folder.string(), describe_plan(plan),
-                  model->ops->description()));
-  say("memory:\n" + model->memory.to_string());
-  if (!model->memory.fits()) {
-    throw OutOfMemory(
-        fmt::format("{} does not fit into memory:\n{}  What helps: a smaller kv_cache.bytes, "
-                    "kv_cache.max_context "
-                    "or execution.max_tokens_per_step, or a smaller model.",
-                    model->folder.string(), model->memory.to_string()));
-  }
-  model->ops->reserve(Decoder::step_limits(model->config(), limits, *model->ops));
-  model->weights = load_weights(model->config(), checkpoint, plan, *model->ops, limits.max_context,
-                                resolve_num_threads(config.execution), listener.on_progress);
-  timer.end("weights");
-
-  model->decoder = std::make_unique<Decoder>(model->config(), model->weights, *model->ops, limits);
-  timer.end("buffers");
+  timer.end("device");
+  assemble(*model, config, plan, listener, timer, [&](int64_t max_context) {
+    return load_weights(model->config(), checkpoint, plan, *model->ops, max_context,
+                        resolve_num_threads(config.execution), listener.on_progress);
+  });
   model->decoder->record_decode_steps();
   timer.end("recording");
+  return model;
+}
+
+std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
+                                            const ModelDescription& description,
+                                            const std::string& name,
+                                            const LoadListener& listener) {
+  auto model = std::make_unique<LoadedModel>();
+  PhaseTimer timer(model->phases);
+  model->folder = name;
+  model->description = description;
+  model->ops = make_ops(config.execution);
+  std::vector<LayerKind>& layers = model->description.config.layers;
+  // Room for the weights, a step, and a KV cache of a tenth of the rest.
+  const int64_t room =
+      (model->ops->available_bytes() - model->ops->max_step_bytes() - model->ops->own_bytes()) /
+      10 * 9;
+  while (layers.size() > 1 && packed_weight_bytes(model->config(), *model->ops, 1) > room) {
+    layers.pop_back();
+  }
+  timer.end("device");
+  assemble(*model, config, shapes_only_plan(model->config()), listener, timer,
+           [&](int64_t max_context) {
+             return generate_weights(model->config(), *model->ops, max_context);
+           });
   return model;
 }
 

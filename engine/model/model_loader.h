@@ -56,6 +56,14 @@ std::filesystem::path demo_model_folder();
 /// what, when it would not fit.
 std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener);
 
+/// A model with random weights (weight_loader.h, generate_weights), to measure speed without a
+/// checkpoint: as many of its layers as fit. `name` is for messages. Its decode steps are not
+/// recorded yet, so that routing can be forced before.
+std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
+                                            const ModelDescription& description,
+                                            const std::string& name,
+                                            const LoadListener& listener);
+
 /// The limits a decoder gets from the configuration and the model; num_kv_blocks and max_tokens
 /// are settled with the memory there is.
 ModelRunner::Limits plan_limits(const EngineConfig& config,

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <exception>
 #include <mutex>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -46,19 +48,25 @@ struct LoaderScratch {
   ExpertStore::Scratch expert;
 };
 
-// Lays weights out in the backend's memory and collects what is to be read where.
+// Uniform in [-a, a] with a^2 / 3 = 1 / num_inputs: products keep the scale of their inputs.
+float random_amplitude(int64_t num_inputs) {
+  return std::sqrt(3.0f / static_cast<float>(num_inputs));
+}
+
+// Lays weights out in the backend's memory and collects what is to be read where. Without a
+// checkpoint it fills them with random values instead, and norms with ones.
 class Builder {
  public:
   Builder(const ModelConfig& config,
-          const Checkpoint& checkpoint,
+          const Checkpoint* checkpoint,
           const WeightPlan& plan,
-          const ExpertStore& experts,
+          const ExpertLayout& expert_layout,
           Ops& ops,
           ModelWeights& weights)
       : config_(config),
         checkpoint_(checkpoint),
         plan_(plan),
-        experts_(experts),
+        expert_layout_(expert_layout),
         ops_(ops),
         weights_(weights) {}
 
@@ -77,9 +85,9 @@ class Builder {
   void build_layer(int layer_idx, int moe_layer_idx);
 
   const ModelConfig& config_;
-  const Checkpoint& checkpoint_;
+  const Checkpoint* checkpoint_;
   const WeightPlan& plan_;
-  const ExpertStore& experts_;
+  const ExpertLayout expert_layout_;
   Ops& ops_;
   ModelWeights& weights_;
   std::vector<Piece> pieces_;
@@ -91,6 +99,11 @@ PackedMatrix Builder::matrix(MatrixUse use, std::initializer_list<const TensorSo
   for (const TensorSource* source : sources) num_rows += source->num_rows;
   weights_.buffers.push_back(ops_.allocate(ops_.packed_bytes(use, num_rows, num_cols)));
   std::byte* to = weights_.buffers.back().data();
+  if (checkpoint_ == nullptr) {
+    ops_.fill_random(to, weights_.buffers.back().num_bytes(), random_amplitude(num_cols),
+                     /*seed=*/weights_.buffers.size());
+    return {to, num_rows, num_cols};
+  }
   int64_t row_offset = 0;
   for (const TensorSource* source : sources) {
     const int64_t row_bytes = num_cols * weight_format_bytes(source->format);
@@ -111,12 +124,25 @@ PackedMatrix Builder::matrix(MatrixUse use, std::initializer_list<const TensorSo
   return {to, num_rows, num_cols};
 }
 
+// Routers random, norms and biases of ones.
+std::vector<float> generated_floats(const TensorSource& source) {
+  std::vector<float> values(source.num_values(), 1.0f);
+  if (source.num_cols == 1) return values;
+  std::minstd_rand generator(static_cast<uint32_t>(source.offset + 1));
+  const float amplitude = random_amplitude(source.num_cols);
+  std::uniform_real_distribution<float> uniform(-amplitude, amplitude);
+  for (float& value : values) value = uniform(generator);
+  return values;
+}
+
 // Vectors and routers: small, exact in float32, read at once.
 const float* Builder::floats(std::initializer_list<const TensorSource*> sources) {
   if (!(*sources.begin())->is_present()) return nullptr;
   std::vector<float> values;
   for (const TensorSource* source : sources) {
-    const std::vector<float> part = read_as_float(checkpoint_.files()[source->file_idx], *source);
+    const std::vector<float> part =
+        checkpoint_ != nullptr ? read_as_float(checkpoint_->files()[source->file_idx], *source)
+                               : generated_floats(*source);
     values.insert(values.end(), part.begin(), part.end());
   }
   const auto num_bytes = static_cast<int64_t>(values.size() * sizeof(float));
@@ -133,8 +159,14 @@ void Builder::build() {
   if (config_.moe.num_experts > 0) {
     const auto num_moe_layers =
         static_cast<int>(std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kMoe));
-    weights_.expert_slots = std::make_unique<ExpertSlots>(ops_, experts_.layout(), num_moe_layers,
+    weights_.expert_slots = std::make_unique<ExpertSlots>(ops_, expert_layout_, num_moe_layers,
                                                           config_.moe.num_experts);
+    if (checkpoint_ == nullptr) {
+      ops_.fill_random(
+          weights_.expert_slots->block(0, 0),
+          ExpertSlots::num_bytes(expert_layout_, num_moe_layers, config_.moe.num_experts),
+          random_amplitude(config_.hidden_size), /*seed=*/0);
+    }
   }
   weights_.layers.resize(config_.num_layers());
   int moe_layer_idx = 0;
@@ -172,11 +204,12 @@ void Builder::build_layer(int layer_idx, int moe_layer_idx) {
                         matrix(sources, WeightRole::kSharedDown)};
   }
   layer.moe.experts = weights_.expert_slots->table(moe_layer_idx);
+  if (checkpoint_ == nullptr) return;
   for (int expert_idx = 0; expert_idx < config_.moe.num_experts; ++expert_idx) {
     const ExpertKey key = {layer_idx, expert_idx};
     pieces_.push_back({.to = weights_.expert_slots->block(moe_layer_idx, expert_idx),
                        .expert = key,
-                       .stored_bytes = experts_.stored_bytes(key)});
+                       .stored_bytes = plan.experts[expert_idx].num_bytes()});
   }
 }
 
@@ -246,6 +279,11 @@ void load_rope(const ModelConfig& config, Ops& ops, int64_t max_context, ModelWe
                   .is_interleaved = config.rope.is_interleaved};
 }
 
+ExpertLayout layout_of_experts(const ModelConfig& config, const Ops& ops) {
+  if (config.moe.num_experts == 0) return {};
+  return expert_layout(ops, config.hidden_size, config.moe.intermediate_size);
+}
+
 }  // namespace
 
 int64_t packed_weight_bytes(const ModelConfig& config, const Ops& ops, int64_t max_context) {
@@ -266,16 +304,24 @@ ModelWeights load_weights(const ModelConfig& config,
                           int64_t max_context,
                           int num_threads,
                           const LoadProgress& progress) {
-  const ExpertLayout layout =
-      config.moe.num_experts > 0
-          ? expert_layout(ops, config.hidden_size, config.moe.intermediate_size)
-          : ExpertLayout{};
+  const ExpertLayout layout = layout_of_experts(config, ops);
   const ExpertStore experts(checkpoint.files(), layout, expert_sources(plan));
   ModelWeights weights;
-  Builder builder(config, checkpoint, plan, experts, ops, weights);
+  Builder builder(config, &checkpoint, plan, layout, ops, weights);
   builder.build();
   load_rope(config, ops, max_context, weights);
   read_pieces(builder.pieces(), checkpoint, experts, ops, num_threads, progress);
+  ops.synchronize();
+  return weights;
+}
+
+ModelWeights generate_weights(const ModelConfig& config, Ops& ops, int64_t max_context) {
+  const WeightPlan plan = shapes_only_plan(config);
+  ModelWeights weights;
+  Builder builder(config, /*checkpoint=*/nullptr, plan, layout_of_experts(config, ops), ops,
+                  weights);
+  builder.build();
+  load_rope(config, ops, max_context, weights);
   ops.synchronize();
   return weights;
 }

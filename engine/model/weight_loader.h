@@ -28,4 +28,8 @@ ModelWeights load_weights(const ModelConfig& config,
                           int num_threads,
                           const LoadProgress& progress);
 
+/// Weights of the right shapes with random values, norms of ones: to measure speed without a
+/// checkpoint. Throws OutOfMemory.
+ModelWeights generate_weights(const ModelConfig& config, Ops& ops, int64_t max_context);
+
 }  // namespace augur

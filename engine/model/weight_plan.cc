@@ -303,6 +303,26 @@ WeightPlan plan_weights(const ModelConfig& config,
   return Planner(config, names, checkpoint).plan();
 }
 
+WeightPlan shapes_only_plan(const ModelConfig& config) {
+  WeightPlan plan;
+  plan.layers.resize(config.layers.size());
+  visit_wanted_tensors(config, [&](const WantedTensor& wanted) {
+    TensorSource& source = place_in(plan, wanted);
+    source = {.file_idx = 0,
+              .offset = plan.num_tensors,
+              .num_rows = wanted.num_rows,
+              .num_cols = wanted.num_cols > 0 ? wanted.num_cols : 1};
+    plan.stored_bytes[static_cast<size_t>(kind_of(wanted.role))] += source.num_bytes();
+    plan.num_values += source.num_values();
+    ++plan.num_tensors;
+    return true;
+  });
+  if (config.tie_word_embeddings) {
+    plan.sources[WeightRole::kLmHead] = plan.sources[WeightRole::kEmbedding];
+  }
+  return plan;
+}
+
 std::vector<std::vector<ExpertSource>> expert_sources(const WeightPlan& plan) {
   std::vector<std::vector<ExpertSource>> sources;
   sources.reserve(plan.layers.size());

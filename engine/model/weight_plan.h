@@ -89,6 +89,9 @@ WeightPlan plan_weights(const ModelConfig& config,
                         const NameMap& names,
                         const Checkpoint& checkpoint);
 
+/// The plan of a model that no checkpoint holds: shapes without places. Offsets number the tensors.
+WeightPlan shapes_only_plan(const ModelConfig& config);
+
 /// The experts' sources by layer, as ExpertStore takes them.
 std::vector<std::vector<ExpertSource>> expert_sources(const WeightPlan& plan);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 
 #include "kernels/cuda/decode_attention.h"
@@ -107,12 +108,14 @@ class CudaOps final : public Ops {
   }
 
   int64_t workspace_bytes(const StepLimits& limits) const override {
-    return Workspace::plan(limits).num_bytes;
+    return Workspace::plan(limits).num_bytes +
+           cuda::DeviceSampler::device_bytes(sampler_limits(limits));
   }
   void reserve(const StepLimits& limits) override {
     limits_ = limits;
     workspace_ = Workspace::plan(limits);
     memory_ = allocate(workspace_.num_bytes);  // zeroed, as the counters of attention need
+    sampler_.emplace(sampler_limits(limits));
   }
 
   int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
@@ -158,7 +161,10 @@ class CudaOps final : public Ops {
   }
   void gather_rows(const GatherRowsArgs& args) override { cuda::gather_rows(args, stream()); }
   void logprobs(const LogprobsArgs& args) override { cuda::logprobs(args, stream()); }
-  void sample(const SampleArgs& args) override { sampler_.sample(args, stream()); }
+  void sample(const SampleArgs& args) override {
+    AUGUR_REQUIRE(sampler_.has_value(), "reserve() was not called");
+    sampler_->sample(args, stream());
+  }
 
   std::unique_ptr<RecordedOps> record(const std::function<void()>& operations) override {
     return cuda::record_graph(operations, stream());
@@ -178,6 +184,13 @@ class CudaOps final : public Ops {
     static Workspace plan(const StepLimits& limits);
   };
 
+  static cuda::DeviceSampler::Limits sampler_limits(const StepLimits& limits) {
+    // A row may have a bias on every token and a context full of tokens that count.
+    return {.max_rows = limits.max_logit_rows,
+            .vocab_size = limits.vocab_size,
+            .max_list_words = 2 * limits.vocab_size + 2 * limits.max_context};
+  }
+
   cudaStream_t stream() const { return stream_.get(); }
   std::span<std::byte> moe_workspace() const {
     return {memory_.data() + workspace_.moe, static_cast<size_t>(workspace_.moe_bytes)};
@@ -190,7 +203,7 @@ class CudaOps final : public Ops {
   cuda::UploadRing ring_;
   mutable cuda::WeightPacker packer_;  // locks for itself
   cuda::Linear linear_;
-  cuda::Sampler sampler_;
+  std::optional<cuda::DeviceSampler> sampler_;  // from reserve() on
   StepLimits limits_;
   Workspace workspace_;
   Buffer memory_;
