@@ -79,7 +79,9 @@ class Bench {
   explicit Bench(const Options& options) : options_(options) {}
 
   void load(int64_t max_context, int64_t max_batch) {
-    EffectiveConfig effective = load_config(std::nullopt, options_.overrides);
+    std::vector<ConfigOverride> overrides;
+    for (const std::string& text : options_.overrides) overrides.push_back(parse_set_option(text));
+    EffectiveConfig effective = load_config(std::nullopt, overrides);
     EngineConfig& config = effective.config;
     if (!effective.sources.contains("execution.max_batch_size")) {
       config.execution.max_batch_size = max_batch;
