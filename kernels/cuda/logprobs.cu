@@ -1,0 +1,239 @@
+#include "kernels/cuda/logprobs.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/row_slice.cuh"
+#include "kernels/require.h"
+
+namespace augur::cuda {
+namespace {
+
+struct Params {
+  const float* logits;
+  int64_t row_stride;
+  const int32_t* targets;
+  float* target_logprob;
+  int32_t* top_ids;
+  float* top_logprobs;
+  int vocab_size;
+  int top_n;
+};
+
+struct SumPart {
+  double sum;      // of exp(x - largest), or how many are +infinity
+  int num_listed;  // tokens that reach the bound
+};
+
+template <int kBlocks>
+struct Shared {
+  SliceBounds bounds_parts[kBlocks];
+  SumPart sum_parts[kBlocks];
+  Key best_parts[2][kBlocks];
+  double warp_sums[kRowWarps];
+  Key warp_keys[kRowWarps];
+  int num_listed;  // by this block
+  SliceBounds bounds;
+  KeyList list;
+  GroupScratch groups;
+};
+
+// What turns a logit of one row into its log-probability.
+struct RowNorm {
+  float largest;
+  double log_sum;
+
+  __device__ float logprob(float logit) const {
+    // Also for NaN and where `largest` is infinite, and the difference would be NaN.
+    if (!(logit > kMinusInfinity)) return kMinusInfinity;
+    if (logit == largest) return static_cast<float>(-log_sum);
+    return static_cast<float>((static_cast<double>(logit) - largest) - log_sum);
+  }
+};
+
+// This thread's part of the sum, and its tokens that reach `bound` to the list.
+template <int kBlocks>
+__device__ double sum_and_push(
+    const RowSlice& slice, float largest, bool wants_list, Key bound, Shared<kBlocks>& shared) {
+  const float bound_logit = logit_of(bound);
+  const bool is_infinite = !(fabsf(largest) < -kMinusInfinity);
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
+    const float4 x = slice.four(i);
+    if (is_infinite) {
+      const auto one = [&](float value) { return value > 0 && value == largest ? 1 : 0; };
+      sum += one(x.x) + one(x.y) + one(x.z) + one(x.w);
+    } else {
+      sum += (exp_not_positive(x.x - largest) + exp_not_positive(x.y - largest)) +
+             (exp_not_positive(x.z - largest) + exp_not_positive(x.w - largest));
+    }
+    if (!wants_list) continue;
+    // NaN is among the possible ones: it ranks as -infinity.
+    if (x.x < bound_logit && x.y < bound_logit && x.z < bound_logit && x.w < bound_logit) continue;
+    const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const Key key = key_of(values[j], slice.first_id + i + j);
+      if (key < bound || i + j >= slice.count) continue;
+      if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
+    }
+  }
+  return sum;
+}
+
+// The best tokens one after the other: for rows where too many reach the bound.
+template <int kBlocks>
+__device__ void find_top_in_rounds(const Params& params,
+                                   const RowSlice& slice,
+                                   const RowNorm& norm,
+                                   int64_t row,
+                                   Shared<kBlocks>& shared) {
+  Key previous = kAboveAll;
+  for (int round = 0; round < params.top_n; ++round) {
+    Key best = 0;
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
+      const float4 x = slice.four(i);
+      const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const Key key = key_of(values[j], slice.first_id + i + j);
+        if (key < previous && key > best && i + j < slice.count) best = key;
+      }
+    }
+    best = block_max(best, shared.warp_keys);
+    Key* const parts = shared.best_parts[round % 2];
+    exchange<kBlocks>(parts, best);
+    for (int i = 0; i < kBlocks; ++i) best = max(best, parts[i]);
+    previous = best;
+    if (block_rank<kBlocks>() == 0 && threadIdx.x == 0) {
+      params.top_ids[row * params.top_n + round] = id_of(best);
+      params.top_logprobs[row * params.top_n + round] = norm.logprob(logit_of(best));
+    }
+  }
+}
+
+template <int kBlocks>
+__global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
+  extern __shared__ __align__(16) float slice_memory[];
+  __shared__ Shared<kBlocks> shared;
+  wait_for_previous_kernels();
+  let_next_kernel_start();
+  const int64_t row = blockIdx.x / kBlocks;
+  const float* const logits = params.logits + row * params.row_stride;
+  const bool is_first = block_rank<kBlocks>() == 0;
+  const bool wants_list = params.top_n > 0;
+
+  const RowSlice slice = start_slice<kBlocks>(logits, params.vocab_size, slice_memory);
+  if (threadIdx.x == 0) {
+    shared.list.count = 0;
+    shared.num_listed = 0;
+  }
+  row_arrive<kBlocks>();
+  finish_slice<kBlocks>();
+
+  // The largest logit, and a bound that at least top_n tokens reach.
+  const Key thread_best = best_of_thread(slice);
+  if (wants_list) {
+    find_bounds(thread_best, params.top_n, kBlocks, shared.groups, shared.bounds);
+    __syncthreads();
+  } else {
+    const Key best = block_max(thread_best, shared.warp_keys);
+    if (threadIdx.x == 0) shared.bounds = {best, 0, 0};
+    __syncthreads();
+  }
+  row_wait<kBlocks>();  // all blocks have begun
+  exchange<kBlocks>(shared.bounds_parts, shared.bounds);
+  Key best = 0;
+  for (int i = 0; i < kBlocks; ++i) best = max(best, shared.bounds_parts[i].best);
+  const float largest = logit_of(best);
+
+  // The sum of exponentials, and the tokens that reach the bound.
+  double sum = sum_and_push<kBlocks>(slice, largest, wants_list,
+                                     row_bound<kBlocks>(shared.bounds_parts), shared);
+  sum = block_sum(sum, shared.warp_sums);
+  exchange<kBlocks>(shared.sum_parts, SumPart{sum, shared.num_listed});
+  sum = 0;
+  int num_listed = 0;
+  for (int i = 0; i < kBlocks; ++i) {
+    sum += shared.sum_parts[i].sum;
+    num_listed += shared.sum_parts[i].num_listed;
+  }
+  const RowNorm norm = {largest, log(sum)};
+
+  if (is_first && threadIdx.x == 0 && params.targets != nullptr) {
+    const int target = params.targets[row];
+    params.target_logprob[row] = target == -1 ? 0.0f
+                                 : target < 0 || target >= params.vocab_size
+                                     ? __uint_as_float(0x7FC00000u)
+                                     : norm.logprob(logits[target]);
+  }
+  if (!wants_list) return;
+  if (num_listed > kListCapacity) {
+    find_top_in_rounds(params, slice, norm, row, shared);
+  } else if (is_first) {
+    sort_list(shared.list, num_listed);
+    __syncthreads();
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < params.top_n) {
+      const Key key = shared.list.sorted[i];
+      params.top_ids[row * params.top_n + i] = id_of(key);
+      params.top_logprobs[row * params.top_n + i] = norm.logprob(logit_of(key));
+    }
+  }
+}
+
+template <int kBlocks>
+void launch_logprobs(const Params& params,
+                     int64_t num_rows,
+                     int64_t smem_bytes,
+                     cudaStream_t stream) {
+  if constexpr (kBlocks > 1) {
+    static const int64_t allowed = [] {
+      const int64_t bytes = device_traits().max_smem_bytes - int64_t{sizeof(Shared<kBlocks>)};
+      allow_smem(logprobs_kernel<kBlocks>, bytes);
+      return bytes;
+    }();
+    if (smem_bytes > allowed) return launch_logprobs<1>(params, num_rows, 0, stream);
+  }
+  launch(logprobs_kernel<kBlocks>,
+         {.grid = dim3(static_cast<unsigned>(num_rows * kBlocks)),
+          .block = dim3(kRowThreads),
+          .smem_bytes = smem_bytes,
+          .cluster_size = kBlocks},
+         stream, params);
+}
+
+}  // namespace
+
+void logprobs(const LogprobsArgs& args, cudaStream_t stream, RowBlocks blocks) {
+  AUGUR_NVTX_RANGE("logprobs");
+  const Tensor& logits = args.logits;
+  const int64_t vocab_size = logits.num_cols;
+  if (logits.num_rows == 0) return;
+  AUGUR_REQUIRE(logits.dtype == DType::kF32 && logits.data != nullptr, "logits must be float32");
+  AUGUR_REQUIRE(vocab_size >= 1 && vocab_size <= 1 << 30, std::to_string(vocab_size));
+  AUGUR_REQUIRE(logits.num_rows <= 1 << 24, std::to_string(logits.num_rows));
+  AUGUR_REQUIRE(args.top_n >= 0 && args.top_n <= std::min<int64_t>(vocab_size, kMaxTopLogprobs),
+                std::to_string(args.top_n));
+  AUGUR_REQUIRE((args.targets == nullptr) == (args.target_logprob == nullptr),
+                "targets and target_logprob go together");
+  AUGUR_REQUIRE(args.top_n == 0 || (args.top_ids != nullptr && args.top_logprobs != nullptr),
+                "top_n without room for its results");
+  const Params params = {logits.row<float>(0),         logits.row_stride, args.targets,
+                         args.target_logprob,          args.top_ids,      args.top_logprobs,
+                         static_cast<int>(vocab_size), args.top_n};
+  if (blocks == RowBlocks::kFastest && device_traits().is_hopper()) {
+    launch_logprobs<kClusterBlocks>(
+        params, logits.num_rows, int64_t{slice_capacity(vocab_size, kClusterBlocks)} * 4, stream);
+  } else {
+    launch_logprobs<1>(params, logits.num_rows, 0, stream);
+  }
+}
+
+int64_t bytes_moved(const LogprobsArgs& args) {
+  const int64_t targets = args.targets == nullptr ? 0 : 8;
+  return args.logits.num_rows * (args.logits.num_cols * 4 + targets + int64_t{args.top_n} * 8);
+}
+
+}  // namespace augur::cuda

@@ -1,0 +1,353 @@
+// One row of logits, shared out over the thread blocks that work on it together.
+//
+// On Hopper a cluster of kClusterBlocks blocks holds a row in its shared memory, so that the row is
+// read once however often it is looked at; elsewhere one block reads it again each time. The blocks
+// push what they found into each other's shared memory and all combine it in the same order.
+// The order of every selection is that of a key: by falling logit, ties to the lower id. Keys of
+// different tokens differ, so a selection is a single key, and NaN counts as -infinity.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/ptx.cuh"
+
+namespace augur::cuda {
+
+inline constexpr int kRowThreads = 512;
+inline constexpr int kRowWarps = kRowThreads / 32;
+inline constexpr int kClusterBlocks = 8;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+// --- Keys
+// -----------------------------------------------------------------------------------------
+
+using Key = uint64_t;
+
+inline constexpr float kMinusInfinity = -__builtin_huge_valf();
+/// Below the key of every finite logit, above those of -infinity.
+inline constexpr Key kAboveMinusInfinity = Key{0x00800000} << 32;
+inline constexpr Key kAboveAll = ~Key{0};
+
+__device__ __forceinline__ uint32_t ordered_bits(float logit) {
+  if (!(logit > kMinusInfinity)) logit = kMinusInfinity;
+  const uint32_t bits = __float_as_uint(logit == 0 ? 0.0f : logit);  // -0 equals 0
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ Key key_of(float logit, int id) {
+  return static_cast<Key>(ordered_bits(logit)) << 32 | ~static_cast<uint32_t>(id);
+}
+__device__ __forceinline__ float logit_of(Key key) {
+  const auto bits = static_cast<uint32_t>(key >> 32);
+  return __uint_as_float(bits & 0x80000000u ? bits & 0x7FFFFFFFu : ~bits);
+}
+__device__ __forceinline__ int id_of(Key key) {
+  return static_cast<int>(~static_cast<uint32_t>(key));
+}
+
+/// The tokens at or above a key, told by their logits.
+struct Cut {
+  float logit;
+  uint32_t id;
+  __device__ explicit Cut(Key key) : logit(logit_of(key)), id(~static_cast<uint32_t>(key)) {}
+  __device__ __forceinline__ bool keeps(float x, int x_id) const {
+    return x > logit || (x == logit && static_cast<uint32_t>(x_id) <= id);
+  }
+};
+
+// --- The blocks of a row
+// --------------------------------------------------------------------------
+
+template <int kBlocks>
+__device__ __forceinline__ int block_rank() {
+  return static_cast<int>(blockIdx.x % kBlocks);
+}
+
+/// The same place in the shared memory of block `rank` of the cluster.
+template <int kBlocks, typename T>
+__device__ __forceinline__ T* in_block(T* shared, int rank) {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kBlocks > 1) {
+    uint64_t address = 0;
+    asm volatile("mapa.u64 %0, %1, %2;"
+                 : "=l"(address)
+                 : "l"(reinterpret_cast<uint64_t>(shared)), "r"(rank));
+    return reinterpret_cast<T*>(address);
+  }
+#endif
+  return shared;
+}
+
+/// A barrier of all threads of the row's blocks, in two halves; writes before the first, also to
+/// other blocks' shared memory, are seen after the second.
+template <int kBlocks>
+__device__ __forceinline__ void row_arrive() {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kBlocks > 1) {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  }
+#endif
+}
+template <int kBlocks>
+__device__ __forceinline__ void row_wait() {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kBlocks > 1) {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    return;
+  }
+#endif
+  __syncthreads();
+}
+template <int kBlocks>
+__device__ __forceinline__ void row_barrier() {
+  row_arrive<kBlocks>();
+  row_wait<kBlocks>();
+}
+
+/// Puts `part` (known to the first kBlocks threads) into parts[rank] of every block of the row.
+/// After the barrier it ends with, parts[0, kBlocks) are the same in all of them.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ void exchange(Part* parts, const Part& part) {
+  if (threadIdx.x < kBlocks) {
+    *in_block<kBlocks>(&parts[block_rank<kBlocks>()], static_cast<int>(threadIdx.x)) = part;
+  }
+  row_barrier<kBlocks>();
+}
+
+// --- Sums and maxima in a fixed order
+// --------------------------------------------------------------
+
+/// Every lane gets the result, the same bits.
+template <typename T>
+__device__ __forceinline__ T warp_sum(T value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+template <typename T>
+__device__ __forceinline__ T warp_max(T value) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, value, step);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+/// `per_warp`: kRowWarps values of shared memory, free again after the next barrier. Every thread
+/// gets the result.
+template <typename T>
+__device__ __forceinline__ T block_sum(T value, T* per_warp) {
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) per_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  return warp_sum(threadIdx.x % 32 < kRowWarps ? per_warp[threadIdx.x % 32] : T{0});
+}
+template <typename T>
+__device__ __forceinline__ T block_max(T value, T* per_warp) {
+  value = warp_max(value);
+  if (threadIdx.x % 32 == 0) per_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  return warp_max(per_warp[threadIdx.x % kRowWarps]);
+}
+
+// --- The slice of one block
+// -----------------------------------------------------------------------
+
+/// Logits [first_id, first_id + count) of a row. Four at a time from multiples of four; past the
+/// end there are -infinities.
+struct RowSlice {
+  const float* logits = nullptr;
+  int first_id = 0;
+  int count = 0;
+  bool has_whole_fours = false;  // 16-byte aligned and readable up to a multiple of four
+
+  __device__ __forceinline__ float4 four(int i) const {
+    if (has_whole_fours) return *reinterpret_cast<const float4*>(logits + i);
+    const auto one = [&](int j) { return j < count ? logits[j] : kMinusInfinity; };
+    return {one(i), one(i + 1), one(i + 2), one(i + 3)};
+  }
+};
+
+__host__ __device__ inline int slice_capacity(int64_t vocab_size, int num_blocks) {
+  return static_cast<int>((vocab_size + num_blocks * 4 - 1) / (num_blocks * 4) * 4);
+}
+
+/// The part of a row that falls to this block, ids rising with its rank. With one block the row
+/// stays where it is; otherwise its copy to `shared` (slice_capacity floats) is started, and
+/// finish_slice waits for it.
+template <int kBlocks>
+__device__ __forceinline__ RowSlice start_slice(const float* row, int vocab_size, float* shared) {
+  const bool is_aligned = vocab_size % 4 == 0 && reinterpret_cast<uint64_t>(row) % 16 == 0;
+  if constexpr (kBlocks == 1) {
+    return {row, 0, vocab_size, is_aligned};
+  } else {
+    const int capacity = slice_capacity(vocab_size, kBlocks);
+    RowSlice slice;
+    slice.logits = shared;
+    slice.first_id = min(block_rank<kBlocks>() * capacity, vocab_size);
+    slice.count = min(capacity, vocab_size - slice.first_id);
+    slice.has_whole_fours = true;
+    const float* const from = row + slice.first_id;
+    if (is_aligned) {
+      const uint32_t to = smem_address(shared);
+      for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
+        copy_async_16(to + i * 4, from + i);
+      }
+    } else {
+      for (int i = static_cast<int>(threadIdx.x); i < (slice.count + 3) / 4 * 4; i += kRowThreads) {
+        shared[i] = i < slice.count ? from[i] : kMinusInfinity;
+      }
+    }
+    copy_async_commit();
+    return slice;
+  }
+}
+template <int kBlocks>
+__device__ __forceinline__ void finish_slice() {
+  if constexpr (kBlocks > 1) {
+    copy_async_wait<0>();
+    __syncthreads();
+  }
+}
+
+/// The best key of the fours that this thread reads of a slice, 0 when there are none.
+__device__ __forceinline__ Key best_of_thread(const RowSlice& slice) {
+  const int first = static_cast<int>(threadIdx.x) * 4;
+  if (first >= slice.count) return 0;
+  float best = kMinusInfinity;
+  int best_idx = first;
+  for (int i = first; i < slice.count; i += kRowThreads * 4) {
+    const float4 x = slice.four(i);
+    const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (values[j] > best) {  // ids rise: the first of equals stays; false for NaN
+        best = values[j];
+        best_idx = i + j;
+      }
+    }
+  }
+  return key_of(best, slice.first_id + best_idx);
+}
+
+// --- Finding the best few
+// -------------------------------------------------------------------------
+
+/// Tokens that may be chosen from; more are handled otherwise.
+inline constexpr int kListCapacity = 512;
+/// Each of these parts of a slice has a best key: a slice has at least r tokens as good as the r-th
+/// of them.
+inline constexpr int kNumGroups = 128;
+
+struct GroupScratch {
+  Key thread_keys[kRowThreads];
+  Key group_keys[kNumGroups];
+  int ranks[kRowThreads];
+};
+
+/// Keys that so many tokens of the slice reach; 0 when there are not so many groups.
+struct SliceBounds {
+  Key best;
+  Key share;  // its share of `num_wanted`: of all blocks together that many reach the least
+  Key all;    // num_wanted tokens reach it
+};
+
+/// `bounds`: shared memory, set after the barrier that follows.
+__device__ __forceinline__ void find_bounds(Key best_of_this_thread,
+                                            int num_wanted,
+                                            int num_blocks,
+                                            GroupScratch& scratch,
+                                            SliceBounds& bounds) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int share = (num_wanted + num_blocks - 1) / num_blocks;
+  scratch.thread_keys[thread] = best_of_this_thread;
+  if (thread == 0) bounds = {0, 0, 0};
+  __syncthreads();
+  const int group = thread % kNumGroups;
+  if (thread < kNumGroups) {
+    Key key = best_of_this_thread;
+    for (int i = thread + kNumGroups; i < kRowThreads; i += kNumGroups) {
+      key = max(key, scratch.thread_keys[i]);
+    }
+    scratch.group_keys[group] = key;
+  }
+  __syncthreads();
+  // Rank by counting: each thread compares one group with a part of the others.
+  constexpr int kCompared = kNumGroups * kNumGroups / kRowThreads;
+  const Key key = scratch.group_keys[group];
+  const int first = thread / kNumGroups * kCompared;
+  int rank = 0;
+#pragma unroll 8
+  for (int i = first; i < first + kCompared; ++i) rank += scratch.group_keys[i] > key ? 1 : 0;
+  scratch.ranks[thread] = rank;
+  __syncthreads();
+  if (thread < kNumGroups) {
+    for (int i = thread + kNumGroups; i < kRowThreads; i += kNumGroups) rank += scratch.ranks[i];
+    if (rank == 0) bounds.best = key;
+    if (rank == share - 1) bounds.share = key;
+    if (rank == num_wanted - 1) bounds.all = key;
+  }
+}
+
+/// A key that at least num_wanted tokens of the row reach, if it has as many.
+template <int kBlocks>
+__device__ __forceinline__ Key row_bound(const SliceBounds* parts) {
+  Key least_share = kAboveAll;
+  Key best_all = 0;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) {
+    least_share = min(least_share, parts[i].share);
+    best_all = max(best_all, parts[i].all);
+  }
+  return max(least_share, best_all);
+}
+
+/// Tokens of the whole row, in the shared memory of its first block.
+struct KeyList {
+  int count;  // of all pushed; only kListCapacity are there
+  alignas(16) Key keys[kListCapacity];
+  Key sorted[kListCapacity];
+};
+
+template <int kBlocks>
+__device__ __forceinline__ void push(KeyList& list, Key key) {
+  KeyList* const first = in_block<kBlocks>(&list, 0);
+  const int place = atomicAdd(&first->count, 1);
+  if (place < kListCapacity) first->keys[place] = key;
+}
+
+/// Sorts keys[0, count) into sorted, best first. The first block calls it after a row barrier;
+/// the result is there after __syncthreads. Requires count <= kListCapacity == kRowThreads.
+__device__ __forceinline__ void sort_list(KeyList& list, int count) {
+  static_assert(kListCapacity == kRowThreads);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread >= count) return;
+  const Key key = list.keys[thread];
+  int rank = 0;
+#pragma unroll 4
+  for (int i = 0; i < count; ++i) rank += list.keys[i] > key ? 1 : 0;
+  list.sorted[rank] = key;
+}
+
+// --- Exponentials
+// ---------------------------------------------------------------------------------
+
+/// exp(t) for t <= 0, the same bits as kernels/cpu/row_math.h gives where it fuses multiply and
+/// add: relative error 1.2e-7, exp(0) is 1, 0 below -87.3 and for NaN. See there for the maths.
+__device__ __forceinline__ float exp_not_positive(float t) {
+  const bool is_in_range = t >= -87.3f;
+  t = is_in_range ? t : 0.0f;
+  const float shifted = fmaf(t, 1.44269502f, 12582912.0f);
+  const float n = __fsub_rn(shifted, 12582912.0f);
+  const float r = fmaf(-n, -0.000212194442f, fmaf(-n, 0.693359375f, t));
+  float q = fmaf(r, 0.00139261759f, 0.00836317334f);
+  q = fmaf(q, r, 0.0416665561f);
+  q = fmaf(q, r, 0.166665778f);
+  q = fmaf(q, r, 0.5f);
+  const float exp_r = __fadd_rn(fmaf(__fmul_rn(q, r), r, r), 1.0f);
+  const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
+  return is_in_range ? __fmul_rn(exp_r, power) : 0.0f;
+}
+
+}  // namespace augur::cuda
