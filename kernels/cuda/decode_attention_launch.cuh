@@ -1,0 +1,55 @@
+// Choosing the instantiation of decode_attention_kernel and its shared memory.
+#pragma once
+
+#include <string>
+
+#include "kernels/cuda/decode_attention_kernel.cuh"
+#include "kernels/cuda/launch.h"
+#include "kernels/require.h"
+
+namespace augur::cuda::decode {
+
+template <bool kBulk, int kGroups, int kRows>
+void launch_shape(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
+  using S = Shape<kGroups, kRows>;
+  const int64_t max_smem = device_traits().max_smem_bytes;
+  const int64_t fit = (max_smem - S::fixed_bytes(params.num_seqs)) / S::bytes_per_stage();
+  AUGUR_REQUIRE(fit >= 2, std::to_string(params.num_seqs) + " sequences leave no shared memory");
+  constexpr int kMaxStages = SliceRing<kBulk, kGroups, kRows>::kMaxStages;
+  params.num_stages = static_cast<int>(fit < kMaxStages ? fit : kMaxStages);
+  static const bool is_allowed = [max_smem] {
+    allow_smem(decode_attention_kernel<kBulk, kGroups, kRows>, max_smem);
+    return true;
+  }();
+  static_cast<void>(is_allowed);
+  launch(decode_attention_kernel<kBulk, kGroups, kRows>,
+         {.grid = dim3(static_cast<unsigned>(num_blocks)),
+          .block = dim3(kThreads),
+          .smem_bytes = S::fixed_bytes(params.num_seqs) + params.num_stages * S::bytes_per_stage()},
+         stream, params);
+}
+
+template <bool kBulk, int kGroups>
+void launch_rows(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
+  if (params.rows_per_unit <= 8) {
+    launch_shape<kBulk, kGroups, 8>(params, num_blocks, stream);
+  } else {
+    launch_shape<kBulk, kGroups, 16>(params, num_blocks, stream);
+  }
+}
+
+template <bool kBulk>
+void launch_decode_attention(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
+  switch (num_kv_groups(params.head_dim)) {
+    case 1:
+      return launch_rows<kBulk, 1>(params, num_blocks, stream);
+    case 2:
+      return launch_rows<kBulk, 2>(params, num_blocks, stream);
+    case 3:
+      return launch_rows<kBulk, 3>(params, num_blocks, stream);
+    default:
+      return launch_rows<kBulk, 4>(params, num_blocks, stream);
+  }
+}
+
+}  // namespace augur::cuda::decode
