@@ -109,9 +109,7 @@ void register_point(const std::string& name, const Problem& problem) {
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
   };
-  cuda::PrefillAttentionArgs args;
-  args.attention.cache.head_dim = problem.head_dim;
-  if (has_gpu() && cuda::device_traits().is_hopper() && cuda::sm90_prefill_attention_takes(args)) {
+  if (has_gpu() && cuda::device_traits().is_hopper()) {
     add("sm90", cuda::sm90_prefill_attention);
   }
   add("mma", cuda::mma_prefill_attention);
@@ -133,8 +131,7 @@ void register_point(const std::string& name, const Problem& problem) {
     }
     register_point(heads + "/rows:512/context:8192",
                    {num_heads, num_kv_heads, head_dim, 1, 512, 8192});
-    register_point(heads + "/seqs:32/rows:256",
-                   {num_heads, num_kv_heads, head_dim, 32, 256, 256});
+    register_point(heads + "/seqs:32/rows:256", {num_heads, num_kv_heads, head_dim, 32, 256, 256});
   }
   register_point("64h8kv64d/rows:8192/window:128", {64, 8, 64, 1, 8192, 8192, 128});
   register_point("16h2kv256d/rows:8192", {16, 2, 256, 1, 8192, 8192});

@@ -54,10 +54,10 @@ __device__ __forceinline__ void copy_positions(const PrefillKernelArgs& args,
     for (int i = 0; i < kChunksPerRun / kThreadsPerRun; ++i) {
       const int chunk = static_cast<int>(threadIdx.x) % kThreadsPerRun + i * kThreadsPerRun;
       const bool is_valid = position + chunk / 8 < end;
-      copy_async_16(smem + group * T::kKvGroupBytes + run * 2048 + chunk * 16,
-                    is_valid ? from + int64_t{group} * args.block_size * 128 + chunk * 16
-                             : args.cache,
-                    is_valid);
+      copy_async_16(
+          smem + group * T::kKvGroupBytes + run * 2048 + chunk * 16,
+          is_valid ? from + int64_t{group} * args.block_size * 128 + chunk * 16 : args.cache,
+          is_valid);
     }
   }
 }
@@ -78,9 +78,8 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
   // Find the work
   const int kv_head = static_cast<int>(blockIdx.x) % args.num_kv_heads;
   QueryTile tile;
-  if (!prefill::find_query_tile<T::kQueryRows>(args.batch, args.group_size,
-                                               static_cast<int>(blockIdx.x) / args.num_kv_heads,
-                                               tile)) {
+  if (!prefill::find_query_tile<T::kQueryRows>(
+          args.batch, args.group_size, static_cast<int>(blockIdx.x) / args.num_kv_heads, tile)) {
     return;
   }
   const prefill::SeenPositions seen =
@@ -100,9 +99,9 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
     const int chunk = i % (kGroups * 8);
     const int64_t offset = prefill::row_offset(args, tile, kv_head, row, args.q_stride);
     const bool is_valid = offset >= 0 && chunk * 8 < args.head_dim;
-    copy_async_16(q_smem + chunk / 8 * T::kQueryGroupBytes + row * 128 +
-                      ((chunk % 8) ^ (row % 8)) * 16,
-                  is_valid ? args.q + offset + chunk * 8 : args.q, is_valid);
+    copy_async_16(
+        q_smem + chunk / 8 * T::kQueryGroupBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
+        is_valid ? args.q + offset + chunk * 8 : args.q, is_valid);
   }
   if (num_steps > 0) {
     copy_positions<kGroups>(args, block_table, block_bytes, k_offset, first, seen.end, k_smem);
@@ -168,12 +167,11 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
 #pragma unroll
       for (int n = 0; n < kGroups * 4; ++n) {
         uint32_t values[4];
-        load_matrix_x4_transposed(values,
-                                  v_smem + n / 4 * T::kKvGroupBytes + (k * 16 + row_in_16) * 128 +
-                                      ((n % 4 * 2 + lane / 16) ^ (row_in_16 % 8)) * 16);
+        load_matrix_x4_transposed(values, v_smem + n / 4 * T::kKvGroupBytes +
+                                              (k * 16 + row_in_16) * 128 +
+                                              ((n % 4 * 2 + lane / 16) ^ (row_in_16 % 8)) * 16);
         mma_16x8x16(*reinterpret_cast<float(*)[4]>(&out[8 * n]), weights, values[0], values[1]);
-        mma_16x8x16(*reinterpret_cast<float(*)[4]>(&out[8 * n + 4]), weights, values[2],
-                    values[3]);
+        mma_16x8x16(*reinterpret_cast<float(*)[4]>(&out[8 * n + 4]), weights, values[2], values[3]);
       }
     }
     __syncthreads();  // the values are read
@@ -192,8 +190,8 @@ void launch_mma_prefill(const PrefillKernelArgs& args, cudaStream_t stream) {
   using T = Tiling<kGroups>;
   allow_smem(mma_prefill_kernel<kGroups>, T::kSmemBytes);
   launch(mma_prefill_kernel<kGroups>,
-         {.grid = dim3(static_cast<unsigned>(max_query_tiles(args, T::kQueryRows) *
-                                             args.num_kv_heads)),
+         {.grid =
+              dim3(static_cast<unsigned>(max_query_tiles(args, T::kQueryRows) * args.num_kv_heads)),
           .block = dim3(T::kThreads),
           .smem_bytes = T::kSmemBytes},
          stream, args);
@@ -210,12 +208,12 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
                 std::to_string(cache.head_dim));
   AUGUR_REQUIRE(cache.block_size > 0 && cache.block_size % 16 == 0,
                 std::to_string(cache.block_size));
-  AUGUR_REQUIRE(cache.num_kv_heads > 0 && attention.num_heads % cache.num_kv_heads == 0,
-                std::to_string(attention.num_heads) + " heads over " +
-                    std::to_string(cache.num_kv_heads));
-  AUGUR_REQUIRE(attention.q.row_stride % 8 == 0 && attention.out.row_stride % 8 == 0,
-                std::to_string(attention.q.row_stride) + " and " +
-                    std::to_string(attention.out.row_stride));
+  AUGUR_REQUIRE(
+      cache.num_kv_heads > 0 && attention.num_heads % cache.num_kv_heads == 0,
+      std::to_string(attention.num_heads) + " heads over " + std::to_string(cache.num_kv_heads));
+  AUGUR_REQUIRE(
+      attention.q.row_stride % 8 == 0 && attention.out.row_stride % 8 == 0,
+      std::to_string(attention.q.row_stride) + " and " + std::to_string(attention.out.row_stride));
   AUGUR_REQUIRE(attention.scale > 0, std::to_string(attention.scale));
   AUGUR_REQUIRE(args.window >= 0, std::to_string(args.window));
   return {.q = attention.q.row<const __nv_bfloat16>(0),
@@ -242,14 +240,19 @@ void mma_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream
   const PrefillKernelArgs kernel_args = prefill_kernel_args(args);
   if (kernel_args.batch.num_tokens == 0 || kernel_args.batch.num_seqs == 0) return;
   switch (num_kv_groups(kernel_args.head_dim)) {
-    case 1: return launch_mma_prefill<1>(kernel_args, stream);
-    case 2: return launch_mma_prefill<2>(kernel_args, stream);
-    case 3: return launch_mma_prefill<3>(kernel_args, stream);
-    default: return launch_mma_prefill<4>(kernel_args, stream);
+    case 1:
+      return launch_mma_prefill<1>(kernel_args, stream);
+    case 2:
+      return launch_mma_prefill<2>(kernel_args, stream);
+    case 3:
+      return launch_mma_prefill<3>(kernel_args, stream);
+    default:
+      return launch_mma_prefill<4>(kernel_args, stream);
   }
 }
 
 void prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream) {
+  if (device_traits().is_hopper()) return sm90_prefill_attention(args, stream);
   mma_prefill_attention(args, stream);
 }
 

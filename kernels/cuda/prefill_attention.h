@@ -36,11 +36,8 @@ struct PrefillAttentionArgs {
 /// Softmax in float32 by exp2, its weights rounded to bf16.
 void prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream);
 
-/// The kernel that prefill_attention takes everywhere else: compute capability 8.0 and later.
+/// What it takes from compute capability 8.0 on, and what it takes on Hopper instead.
 void mma_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream);
-
-/// The kernel for Hopper, and whether it takes these sizes.
-bool sm90_prefill_attention_takes(const PrefillAttentionArgs& args);
 void sm90_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream);
 
 /// Floating-point operations of one sequence: two products of 2 * head_dim each for every pair of a

@@ -52,7 +52,9 @@ inline constexpr float kNothingSeen = -1e30f;
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFF;
 
-__device__ inline int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+__device__ inline int ceil_divide(int a, int b) {
+  return (a + b - 1) / b;
+}
 
 /// How many of a sequence's tiles see more than level - 1 runs of positions: its last ones.
 template <int kTileRows>
@@ -133,8 +135,8 @@ __device__ bool find_query_tile(const AttentionBatch& batch,
   return true;
 }
 
-/// Positions [begin, end) that some row of the tile sees; from `first_full` on down to `window_full`
-/// every row sees all.
+/// Positions [begin, end) that some row of the tile sees; from `first_full` on down to
+/// `window_full` every row sees all.
 struct SeenPositions {
   int begin;        // 0 or inside the window of the first row
   int window_full;  // from here on inside every row's window
@@ -149,8 +151,7 @@ __device__ inline SeenPositions seen_positions(const QueryTile& tile,
   if (tile.context_len == 0) return {0, 0, 0, 0};
   const int before = tile.context_len - tile.num_tokens;
   const int first = before + tile.first_row / group_size;
-  const int last =
-      before + min(tile.num_tokens - 1, (tile.first_row + tile_rows - 1) / group_size);
+  const int last = before + min(tile.num_tokens - 1, (tile.first_row + tile_rows - 1) / group_size);
   return {.begin = window == 0 ? 0 : max(0, first - window + 1),
           .window_full = window == 0 ? 0 : max(0, last - window + 1),
           .causal_full = first + 1,
@@ -164,11 +165,8 @@ __device__ inline int row_position(const QueryTile& tile, int row, int group_siz
 }
 
 /// Where row `row` of the tile lies in q or out: elements from the start, or -1 past the sequence.
-__device__ inline int64_t row_offset(const PrefillKernelArgs& args,
-                                     const QueryTile& tile,
-                                     int kv_head,
-                                     int row,
-                                     int64_t stride) {
+__device__ inline int64_t row_offset(
+    const PrefillKernelArgs& args, const QueryTile& tile, int kv_head, int row, int64_t stride) {
   const int packed = tile.first_row + row;
   const int token = packed / args.group_size;
   if (token >= tile.num_tokens) return -1;
@@ -183,8 +181,8 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
-/// The running softmax of the two rows a thread shares with three others: rows lane / 4 and that + 8
-/// of its warp's 16.
+/// The running softmax of the two rows a thread shares with three others: rows lane / 4 and that +
+/// 8 of its warp's 16.
 struct RowPair {
   float max[2] = {kNothingSeen, kNothingSeen};  // of unscaled logits, not always the latest
   float sum[2] = {0, 0};                        // of this thread's columns

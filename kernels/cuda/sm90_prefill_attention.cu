@@ -1,0 +1,455 @@
+#include <algorithm>
+#include <string>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/prefill_tiles.cuh"
+#include "kernels/cuda/wgmma.cuh"
+#include "kernels/require.h"
+
+namespace augur::cuda {
+namespace {
+
+// One block per multiprocessor takes tiles until there are none. Two warpgroups compute 64 query
+// rows each, as many as one wgmma takes; a third brings the queries of the next tile, and keys and
+// values in two stages. The two take turns at issuing their products, so that one's softmax runs
+// under the other's products; and each issues the scores of its next positions before it turns the
+// present ones into weights.
+constexpr int kConsumers = 2;
+constexpr int kConsumerRows = 64;
+constexpr int kTileRows = kConsumers * kConsumerRows;
+constexpr int kThreads = (kConsumers + 1) * 128;
+constexpr int kStages = 2;
+constexpr int kQueryGroupBytes = kConsumerRows * 128;
+// Together no more than the 168 a thread that the block starts with.
+constexpr int kProducerRegisters = 40;
+constexpr int kConsumerRegisters = 232;
+
+template <int kGroups>
+struct Tiling {
+  static constexpr int kPositions = kGroups <= 2 ? 128 : 64;
+  static constexpr int kQueryBuffers = kGroups <= 2 ? 2 : 1;
+  static constexpr int kConsumerQueryBytes = kGroups * kQueryGroupBytes;
+  static constexpr int kQueryBytes = kConsumers * kConsumerQueryBytes;
+  static constexpr int kKvGroupBytes = kPositions * 128;
+  static constexpr int kKvBytes = kGroups * kKvGroupBytes;
+};
+
+struct Work {
+  QueryTile tile;
+  int kv_head;
+  bool is_any;
+};
+
+template <int kGroups>
+struct Smem {
+  using T = Tiling<kGroups>;
+  alignas(
+      1024) char queries[T::kQueryBuffers][T::kQueryBytes];  // then the results on their way out
+  char keys[kStages][T::kKvBytes];
+  char values[kStages][T::kKvBytes];
+  uint64_t queries_full[T::kQueryBuffers];
+  uint64_t queries_empty[T::kQueryBuffers];
+  uint64_t keys_full[kStages];
+  uint64_t keys_empty[kStages];
+  uint64_t values_full[kStages];
+  uint64_t values_empty[kStages];
+  Work work[T::kQueryBuffers];
+};
+
+// A place in a ring of buffers and the parity of its barriers' phase.
+template <int kBuffers>
+struct RingPlace {
+  int index = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++index == kBuffers) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// The block's `round`th work: longest first in the first round, shortest first in the next and so
+// on, which evens out what blocks get.
+__device__ Work find_work(const PrefillKernelArgs& args, int round) {
+  const int num_blocks = static_cast<int>(gridDim.x);
+  const int block = static_cast<int>(blockIdx.x);
+  const int rank = round * num_blocks + (round % 2 == 0 ? block : num_blocks - 1 - block);
+  Work work = {};
+  work.kv_head = rank % args.num_kv_heads;
+  work.is_any = prefill::find_query_tile<kTileRows>(args.batch, args.group_size,
+                                                    rank / args.num_kv_heads, work.tile);
+  return work;
+}
+
+// --- Bringing keys and values
+// ---------------------------------------------------------------------
+
+// What one lane copies of a step's positions: those of one block of the cache, of one group of
+// columns. A step spans at most nine blocks and has at most 32 of these.
+struct Piece {
+  const std::byte* from;  // of the keys
+  int smem_offset;
+  int num_bytes;  // 0: none
+};
+
+template <int kGroups>
+__device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
+                                            const int32_t* block_table,
+                                            int64_t block_bytes,
+                                            int64_t head_offset,
+                                            int first,
+                                            int end) {
+  using T = Tiling<kGroups>;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int group = lane % kGroups;
+  const int table_idx = first / args.block_size + lane / kGroups;
+  const int block_first = table_idx * args.block_size;
+  const int begin = max(first, block_first);
+  const int stop = min(min(first + T::kPositions, end), block_first + args.block_size);
+  if (begin >= stop) return {nullptr, 0, 0};
+  const int64_t block = block_table[table_idx];
+  return {args.cache + block * block_bytes + head_offset +
+              (int64_t{group} * args.block_size + begin - block_first) * 128,
+          group * T::kKvGroupBytes + (begin - first) * 128, (stop - begin) * 128};
+}
+
+template <int kGroups>
+__device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& args,
+                                                      Smem<kGroups>& smem) {
+  using T = Tiling<kGroups>;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
+  RingPlace<kStages> place;
+  for (int round = 0;; ++round) {
+    const Work work = find_work(args, round);
+    if (!work.is_any) return;
+    const prefill::SeenPositions seen =
+        prefill::seen_positions(work.tile, kTileRows, args.group_size, args.window);
+    if (seen.end == 0) continue;
+    const int32_t* const block_table =
+        args.batch.block_table + work.tile.sequence * args.batch.block_table_stride;
+    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head);
+    int first = (seen.end - 1) / T::kPositions * T::kPositions;
+    const int last_first = seen.begin / T::kPositions * T::kPositions;
+    Piece piece = find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, seen.end);
+    for (; first >= last_first; first -= T::kPositions) {
+      const int num_valid = min(T::kPositions, seen.end - first);
+      const auto num_bytes = static_cast<uint32_t>(num_valid * kGroups * 128);
+      const uint32_t keys_full = smem_address(&smem.keys_full[place.index]);
+      const uint32_t values_full = smem_address(&smem.values_full[place.index]);
+      barrier_wait(smem_address(&smem.keys_empty[place.index]), place.parity ^ 1);
+      if (lane == 0) barrier_arrive_expect(keys_full, num_bytes);
+      __syncwarp();
+      if (piece.num_bytes > 0) {
+        bulk_copy(smem_address(smem.keys[place.index]) + piece.smem_offset, piece.from,
+                  piece.num_bytes, keys_full, kEvictLast);
+      }
+      barrier_wait(smem_address(&smem.values_empty[place.index]), place.parity ^ 1);
+      // Values that nobody sees have weight 0; what is left there could be infinite.
+      if (num_valid < T::kPositions) {
+        for (int i = lane; i < kGroups * (T::kPositions - num_valid) * 8; i += 32) {
+          const int chunk = i / kGroups;
+          *reinterpret_cast<uint4*>(smem.values[place.index] + i % kGroups * T::kKvGroupBytes +
+                                    num_valid * 128 + chunk * 16) = uint4{0, 0, 0, 0};
+        }
+        fence_async_shared();
+        __syncwarp();
+      }
+      if (lane == 0) barrier_arrive_expect(values_full, num_bytes);
+      __syncwarp();
+      if (piece.num_bytes > 0) {
+        bulk_copy(smem_address(smem.values[place.index]) + piece.smem_offset,
+                  piece.from + block_bytes / 2, piece.num_bytes, values_full, kEvictLast);
+      }
+      if (first > last_first) {
+        piece = find_piece<kGroups>(args, block_table, block_bytes, head_offset,
+                                    first - T::kPositions, seen.end);
+      }
+      place.advance();
+    }
+  }
+}
+
+// --- Bringing queries
+// -----------------------------------------------------------------------------
+
+// One warp for each consumer. The first also says what the work is.
+template <int kGroups>
+__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
+                                              Smem<kGroups>& smem,
+                                              int consumer) {
+  using T = Tiling<kGroups>;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  RingPlace<T::kQueryBuffers> place;
+  for (int round = 0;; ++round) {
+    const Work work = find_work(args, round);
+    barrier_wait(smem_address(&smem.queries_empty[place.index]), place.parity ^ 1);
+    if (work.is_any) {
+      const uint32_t to =
+          smem_address(smem.queries[place.index]) + consumer * T::kConsumerQueryBytes;
+#pragma unroll 4
+      for (int i = lane; i < kConsumerRows * kGroups * 8; i += 32) {
+        const int row = i / (kGroups * 8);
+        const int chunk = i % (kGroups * 8);
+        const int64_t offset = prefill::row_offset(args, work.tile, work.kv_head,
+                                                   consumer * kConsumerRows + row, args.q_stride);
+        const bool is_valid = offset >= 0 && chunk * 8 < args.head_dim;
+        copy_async_16(
+            to + chunk / 8 * kQueryGroupBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
+            is_valid ? args.q + offset + chunk * 8 : args.q, is_valid);
+      }
+      copy_async_commit();
+      copy_async_wait<0>();
+      fence_async_shared();
+    }
+    if (consumer == 0 && lane == 0) smem.work[place.index] = work;
+    __syncwarp();
+    if (lane == 0) barrier_arrive(smem_address(&smem.queries_full[place.index]));
+    if (!work.is_any) return;
+    place.advance();
+  }
+}
+
+// --- Computing
+// ------------------------------------------------------------------------------------
+
+// The operand b[16, N] of wgmma with N along the rows: rows of 64 bf16 in the 128-byte swizzle, one
+// per k; eight rows take 1,024 bytes, the next 64 columns are group_bytes on. The next 16 rows are
+// at smem + 2,048. Source: PTX ISA 8.x, "strides" of an MN-major operand.
+__device__ __forceinline__ uint64_t transposed_descriptor(uint32_t smem, uint32_t group_bytes) {
+  constexpr uint64_t kRowGroupStride = 1024 >> 4;
+  constexpr uint64_t kSwizzle128 = 1;
+  return static_cast<uint64_t>((smem & 0x3FFFF) >> 4) | uint64_t{group_bytes >> 4} << 16 |
+         kRowGroupStride << 32 | kSwizzle128 << 62;
+}
+
+// Keeps the compiler from moving uses of registers that wgmma reads or writes across this point.
+template <int kValues>
+__device__ __forceinline__ void pin_registers(float (&values)[kValues]) {
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+template <int kValues>
+__device__ __forceinline__ void pin_registers(uint32_t (&values)[kValues][4]) {
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) asm volatile("" : "+r"(values[i][j])::"memory");
+  }
+}
+
+__device__ __forceinline__ void named_barrier_arrive(int id, int num_threads) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(num_threads) : "memory");
+}
+// Whose turn it is: barrier kTurn + c opens when the other consumer has issued its products.
+constexpr int kTurn = 1;
+constexpr int kConsumerDone = kTurn + kConsumers;
+
+template <int kGroups>
+__device__ __forceinline__ void issue_scores(float (&scores)[Tiling<kGroups>::kPositions / 2],
+                                             uint32_t queries,
+                                             uint32_t keys) {
+  using T = Tiling<kGroups>;
+  const uint64_t a = smem_descriptor(queries);
+  const uint64_t b = smem_descriptor(keys);
+#pragma unroll
+  for (int k = 0; k < kGroups * 4; ++k) {
+    Wgmma<T::kPositions>::smem_smem(scores, a + (k / 4 * kQueryGroupBytes + k % 4 * 32) / 16,
+                                    b + (k / 4 * T::kKvGroupBytes + k % 4 * 32) / 16, k > 0);
+  }
+  wgmma_commit();
+}
+
+template <int kGroups>
+__device__ __forceinline__ void issue_outputs(
+    float (&out)[kGroups * 32],
+    const uint32_t (&weights)[Tiling<kGroups>::kPositions / 16][4],
+    uint32_t values) {
+  using T = Tiling<kGroups>;
+  const uint64_t b = transposed_descriptor(values, T::kKvGroupBytes);
+#pragma unroll
+  for (int k = 0; k < T::kPositions / 16; ++k) {
+    Wgmma<kGroups * 64>::template regs_smem<true>(out, weights[k], b + k * (2048 / 16), true);
+  }
+  wgmma_commit();
+}
+
+template <int kRuns>
+__device__ __forceinline__ void pack_weights(const float (&scores)[kRuns * 8],
+                                             uint32_t (&weights)[kRuns][4]) {
+#pragma unroll
+  for (int k = 0; k < kRuns; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weights[k][i] = pack_bf16(scores[8 * k + 2 * i], scores[8 * k + 2 * i + 1]);
+    }
+  }
+}
+
+template <int kGroups>
+__device__ __forceinline__ void compute(const PrefillKernelArgs& args,
+                                        Smem<kGroups>& smem,
+                                        int consumer) {
+  using T = Tiling<kGroups>;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x % 128 / 32);
+  const auto release = [&](uint64_t& barrier) {
+    if (lane == 0) barrier_arrive(smem_address(&barrier));
+  };
+  const int first_row = consumer * kConsumerRows + warp * 16;
+  const int rows[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
+  RingPlace<T::kQueryBuffers> query_place;
+  RingPlace<kStages> key_place;
+  RingPlace<kStages> value_place;
+  if (consumer == 1) named_barrier_arrive(kTurn + 0, kConsumers * 128);
+  for (;; query_place.advance()) {
+    barrier_wait(smem_address(&smem.queries_full[query_place.index]), query_place.parity);
+    const Work work = smem.work[query_place.index];
+    if (!work.is_any) return;
+    const QueryTile& tile = work.tile;
+    char* const query_rows = smem.queries[query_place.index] + consumer * T::kConsumerQueryBytes;
+    const uint32_t queries = smem_address(query_rows);
+    const prefill::SeenPositions seen =
+        prefill::seen_positions(tile, kTileRows, args.group_size, args.window);
+    const int positions[2] = {prefill::row_position(tile, rows[0], args.group_size),
+                              prefill::row_position(tile, rows[1], args.group_size)};
+    float out[kGroups * 32] = {};
+    prefill::RowPair softmax;
+    if (seen.end > 0) {
+      float scores[T::kPositions / 2];
+      uint32_t weights[T::kPositions / 16][4];
+      float rescale[2];
+      int first = (seen.end - 1) / T::kPositions * T::kPositions;
+      const int last_first = seen.begin / T::kPositions * T::kPositions;
+      const auto weigh = [&] {
+        if (first + T::kPositions > seen.causal_full || first < seen.window_full) {
+          prefill::mask_scores(scores, first + lane % 4 * 2, positions, args.window);
+        }
+        prefill::softmax_scores(scores, softmax, args.scale_log2, rescale);
+      };
+      barrier_wait(smem_address(&smem.keys_full[key_place.index]), key_place.parity);
+      wgmma_fence();
+      issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
+      wgmma_wait<0>();
+      pin_registers(scores);
+      release(smem.keys_empty[key_place.index]);
+      key_place.advance();
+      weigh();
+      pack_weights(scores, weights);
+
+      for (first -= T::kPositions; first >= last_first; first -= T::kPositions) {
+        barrier_wait(smem_address(&smem.keys_full[key_place.index]), key_place.parity);
+        named_barrier(kTurn + consumer, kConsumers * 128);
+        wgmma_fence();
+        issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
+        barrier_wait(smem_address(&smem.values_full[value_place.index]), value_place.parity);
+        wgmma_fence();
+        issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
+        named_barrier_arrive(kTurn + 1 - consumer, kConsumers * 128);
+        wgmma_wait<1>();
+        pin_registers(scores);
+        release(smem.keys_empty[key_place.index]);
+        key_place.advance();
+        weigh();
+        wgmma_wait<0>();
+        pin_registers(out);
+        pin_registers(weights);
+        release(smem.values_empty[value_place.index]);
+        value_place.advance();
+        if (prefill::any_rescale(rescale)) {
+#pragma unroll
+          for (int i = 0; i < kGroups * 32; ++i) out[i] *= rescale[i / 2 % 2];
+        }
+        pack_weights(scores, weights);
+      }
+
+      barrier_wait(smem_address(&smem.values_full[value_place.index]), value_place.parity);
+      wgmma_fence();
+      issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
+      wgmma_wait<0>();
+      pin_registers(out);
+      release(smem.values_empty[value_place.index]);
+      value_place.advance();
+    }
+    float reciprocal[2];
+    prefill::reciprocal_sums(args, tile, work.kv_head, rows, softmax, reciprocal);
+    // The query rows have been read by all four warps: the results go out through their place.
+    named_barrier(kConsumerDone + consumer, 128);
+    prefill::store_rows(args, tile, work.kv_head, first_row, out, reciprocal,
+                        query_rows + warp * 16 * 128, kQueryGroupBytes);
+    __syncwarp();
+    release(smem.queries_empty[query_place.index]);
+  }
+}
+
+template <int kGroups>
+__global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernelArgs args) {
+  using T = Tiling<kGroups>;
+  extern __shared__ __align__(1024) char raw_smem[];
+  auto& smem = *reinterpret_cast<Smem<kGroups>*>(raw_smem);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < T::kQueryBuffers; ++i) {
+      barrier_init(smem_address(&smem.queries_full[i]), kConsumers);
+      barrier_init(smem_address(&smem.queries_empty[i]), kConsumers * 4);
+    }
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(smem_address(&smem.keys_full[i]), 1);
+      barrier_init(smem_address(&smem.keys_empty[i]), kConsumers * 4);
+      barrier_init(smem_address(&smem.values_full[i]), 1);
+      barrier_init(smem_address(&smem.values_empty[i]), kConsumers * 4);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  wait_for_previous_kernels();
+  let_next_kernel_start();
+  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  if (warpgroup == 0) {
+    give_up_registers<kProducerRegisters>();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (warp == 0) {
+      bring_keys_and_values<kGroups>(args, smem);
+    } else if (warp <= kConsumers) {
+      bring_queries<kGroups>(args, smem, warp - 1);
+    }
+  } else {
+    take_registers<kConsumerRegisters>();
+    compute<kGroups>(args, smem, warpgroup - 1);
+  }
+}
+
+template <int kGroups>
+void launch_sm90_prefill(const PrefillKernelArgs& args, cudaStream_t stream) {
+  constexpr int64_t kSmemBytes = sizeof(Smem<kGroups>);
+  static_assert(kSmemBytes <= 227 * 1024);
+  allow_smem(sm90_prefill_kernel<kGroups>, kSmemBytes);
+  const int64_t num_works = max_query_tiles(args, kTileRows) * args.num_kv_heads;
+  const int64_t num_blocks = std::min<int64_t>(num_works, device_traits().num_sms);
+  launch(sm90_prefill_kernel<kGroups>,
+         {.grid = dim3(static_cast<unsigned>(num_blocks)),
+          .block = dim3(kThreads),
+          .smem_bytes = kSmemBytes},
+         stream, args);
+}
+
+}  // namespace
+
+void sm90_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream) {
+  AUGUR_NVTX_RANGE("sm90_prefill_attention");
+  const PrefillKernelArgs kernel_args = prefill_kernel_args(args);
+  if (kernel_args.batch.num_tokens == 0 || kernel_args.batch.num_seqs == 0) return;
+  switch (num_kv_groups(kernel_args.head_dim)) {
+    case 1:
+      return launch_sm90_prefill<1>(kernel_args, stream);
+    case 2:
+      return launch_sm90_prefill<2>(kernel_args, stream);
+    case 3:
+      return launch_sm90_prefill<3>(kernel_args, stream);
+    default:
+      return launch_sm90_prefill<4>(kernel_args, stream);
+  }
+}
+
+}  // namespace augur::cuda
