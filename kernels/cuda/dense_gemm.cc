@@ -7,12 +7,13 @@
 #include "kernels/cuda/handles.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear_args.h"
-#include "kernels/cuda/linear_plain.h"
+#include "kernels/cuda/round_bias.h"
 
 namespace augur::cuda {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what NVIDIA advises for Hopper
+constexpr int64_t kMaxBias = int64_t{1} << 18;          // values; more than any vocabulary
 
 void check_cublas(cublasStatus_t status, const char* call, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -44,14 +45,14 @@ void set(cublasLtMatmulPreference_t preference,
 // cuBLASLt's matrices are column-major: ours are its transposes. out^T [outputs, rows] = weight
 // (given transposed) times x^T [cols, rows]. The descriptors live on the stack.
 struct DenseGemm::Descriptors {
-  Descriptors(const LinearArgs& args, bool adds_bias) {
+  Descriptors(const LinearArgs& args, const void* bias) {
     const cudaDataType_t out_type = args.out.dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF;
     AUGUR_CUBLAS(cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(&operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-    if (adds_bias) {
+    if (bias != nullptr) {
       set(&operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(&operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias);
-      set(&operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+      set(&operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+      set(&operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, out_type);
     }
     const auto num_outputs = static_cast<uint64_t>(args.weight.num_rows);
     const auto num_cols = static_cast<uint64_t>(args.x.num_cols);
@@ -69,7 +70,8 @@ struct DenseGemm::Descriptors {
   cublasLtMatrixLayoutOpaque_t out;
 };
 
-DenseGemm::DenseGemm() : workspace_(allocate_device(kWorkspaceBytes)) {
+DenseGemm::DenseGemm()
+    : workspace_(allocate_device(kWorkspaceBytes)), rounded_bias_(allocate_device(2 * kMaxBias)) {
   AUGUR_CUBLAS(cublasLtCreate(&handle_));
 }
 
@@ -120,7 +122,10 @@ bool DenseGemm::run(const LinearArgs& args, cudaStream_t stream) {
   check_linear(args);
   if (args.out.num_rows == 0 || args.out.num_cols == 0) return true;
   if (args.x.num_cols == 0) return false;
-  Problem problem = {
+  const bool rounds_bias = args.bias != nullptr && args.out.dtype == DType::kBF16;
+  if (rounds_bias && args.out.num_cols > kMaxBias) return false;
+  const void* const bias = rounds_bias ? rounded_bias_.data() : static_cast<const void*>(args.bias);
+  const Problem problem = {
       .num_rows = args.x.num_rows,
       .num_outputs = args.weight.num_rows,
       .num_cols = args.x.num_cols,
@@ -129,26 +134,21 @@ bool DenseGemm::run(const LinearArgs& args, cudaStream_t stream) {
       .x_alignment_bytes = alignment_bytes(args.x.data, 2 * args.x.row_stride),
       .out_alignment_bytes =
           alignment_bytes(args.out.data, dtype_bytes(args.out.dtype) * args.out.row_stride),
-      .bias_alignment_bytes = args.bias != nullptr ? alignment_bytes(args.bias, 0) : 0,
+      .bias_alignment_bytes = bias != nullptr ? alignment_bytes(bias, 0) : 0,
       .is_f32 = args.out.dtype == DType::kF32,
-      .adds_bias = args.bias != nullptr,
   };
-  Descriptors descriptors(args, problem.adds_bias);
-  std::optional<cublasLtMatmulAlgo_t> algo = algorithm(problem, descriptors);
-  const bool adds_bias_after = !algo && problem.adds_bias;
-  if (adds_bias_after) {
-    problem.adds_bias = false;
-    descriptors = Descriptors(args, false);
-    algo = algorithm(problem, descriptors);
-  }
+  Descriptors descriptors(args, bias);
+  const std::optional<cublasLtMatmulAlgo_t> algo = algorithm(problem, descriptors);
   if (!algo) return false;
+  if (rounds_bias) {
+    round_bias(args.bias, args.out.num_cols, rounded_bias_.data(), stream);
+  }
   const float alpha = 1;
   const float beta = 0;
   AUGUR_CUBLAS(cublasLtMatmul(handle_, &descriptors.operation, &alpha, args.weight.data,
                               &descriptors.weight, args.x.data, &descriptors.x, &beta,
                               args.out.data, &descriptors.out, args.out.data, &descriptors.out,
                               &*algo, workspace_.data(), kWorkspaceBytes, stream));
-  if (adds_bias_after) add_bias(args.out, args.bias, stream);
   return true;
 }
 

@@ -34,8 +34,8 @@ class DenseGemm {
   /// out = x * weight^T + bias; see LinearArgs. False, and nothing is queued, where cuBLASLt has
   /// no algorithm for these sizes and alignments. The first call of a shape asks the heuristic, on
   /// the host (tens of microseconds). May be captured in a graph.
-  /// bias is added in float32 before the rounding to out's type where cuBLASLt can, otherwise by a
-  /// kernel of its own: a bf16 out is then rounded twice.
+  /// bias is added in float32 before the rounding to out's type; for a bf16 out cuBLASLt takes it
+  /// as bf16, so it is rounded first: exact for what a bf16 checkpoint holds.
   [[nodiscard]] bool run(const LinearArgs& args, cudaStream_t stream);
 
  private:
@@ -48,16 +48,16 @@ class DenseGemm {
     int64_t out_stride;
     uint32_t x_alignment_bytes;
     uint32_t out_alignment_bytes;
-    uint32_t bias_alignment_bytes;
+    uint32_t bias_alignment_bytes;  // 0: no bias
     bool is_f32;
-    bool adds_bias;
     auto operator<=>(const Problem&) const = default;
   };
   struct Descriptors;
   std::optional<cublasLtMatmulAlgo_t> algorithm(const Problem& problem, Descriptors& descriptors);
 
   cublasLtHandle_t handle_ = nullptr;
-  Buffer workspace_;
+  Buffer workspace_;                                                   // cuBLASLt's
+  Buffer rounded_bias_;                                                // of the latest call
   std::map<Problem, std::optional<cublasLtMatmulAlgo_t>> algorithms_;  // empty: there is none
 };
 

@@ -12,7 +12,7 @@ namespace {
 // A block computes kTile x kTile outputs, one per thread, over tiles of kDepth columns.
 constexpr int kTile = 16;
 constexpr int kDepth = 32;
-constexpr int kBiasThreads = 256;
+constexpr int64_t kMaxGridRows = 65'535;  // CUDA's limit of a grid's y
 
 __device__ void store(void* out, bool is_f32, int64_t index, float value) {
   if (is_f32) {
@@ -50,7 +50,7 @@ __global__ void linear_plain_kernel(LinearArgs args) {
   const int64_t num_outputs = args.weight.num_rows;
   const int64_t first_output = int64_t{blockIdx.x} * kTile;
   const int64_t output = first_output + threadIdx.x;
-  // The grid's y is limited to 65,535: blocks go on to the rows below.
+  // Where the grid is not tall enough, blocks go on to the rows below.
   for (int64_t first = int64_t{blockIdx.y} * kTile; first < args.x.num_rows;
        first += int64_t{gridDim.y} * kTile) {
     float sum = 0;
@@ -72,25 +72,6 @@ __global__ void linear_plain_kernel(LinearArgs args) {
   }
 }
 
-__global__ void add_bias_kernel(Tensor out, const float* bias) {
-  let_next_kernel_start();
-  const int64_t col = int64_t{blockIdx.x} * kBiasThreads + threadIdx.x;
-  if (col >= out.num_cols) return;
-  const float add = bias[col];
-  wait_for_previous_kernels();
-  const bool is_f32 = out.dtype == DType::kF32;
-  for (int64_t row = blockIdx.y; row < out.num_rows; row += gridDim.y) {
-    const int64_t index = row * out.row_stride + col;
-    const float value = is_f32 ? static_cast<const float*>(out.data)[index]
-                               : __bfloat162float(static_cast<__nv_bfloat16*>(out.data)[index]);
-    store(out.data, is_f32, index, value + add);
-  }
-}
-
-unsigned grid_rows(int64_t count) {
-  return static_cast<unsigned>(std::min<int64_t>(count, 65'535));
-}
-
 }  // namespace
 
 void linear_plain(const LinearArgs& args, cudaStream_t stream) {
@@ -99,19 +80,10 @@ void linear_plain(const LinearArgs& args, cudaStream_t stream) {
   if (args.out.num_rows == 0 || args.out.num_cols == 0) return;
   launch(linear_plain_kernel,
          {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(args.out.num_cols, kTile)),
-                       grid_rows(ceil_div<int64_t>(args.out.num_rows, kTile))),
+                       static_cast<unsigned>(std::min<int64_t>(
+                           ceil_div<int64_t>(args.out.num_rows, kTile), kMaxGridRows))),
           .block = dim3(kTile, kTile)},
          stream, args);
-}
-
-void add_bias(const Tensor& out, const float* bias, cudaStream_t stream) {
-  AUGUR_NVTX_RANGE("add_bias");
-  if (out.num_rows == 0 || out.num_cols == 0) return;
-  launch(add_bias_kernel,
-         {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(out.num_cols, kBiasThreads)),
-                       grid_rows(out.num_rows)),
-          .block = dim3(kBiasThreads)},
-         stream, out, bias);
 }
 
 }  // namespace augur::cuda

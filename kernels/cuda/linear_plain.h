@@ -12,9 +12,4 @@ namespace augur::cuda {
 /// A row of out depends on that row of x alone. Asynchronous on `stream`.
 void linear_plain(const LinearArgs& args, cudaStream_t stream);
 
-/// out += bias in every row, in float32 (a bf16 out is rounded again).
-///   bias  [out.num_cols]  f32
-/// Memory-bound: reads and writes out once. Asynchronous on `stream`.
-void add_bias(const Tensor& out, const float* bias, cudaStream_t stream);
-
 }  // namespace augur::cuda

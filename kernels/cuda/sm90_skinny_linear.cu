@@ -12,14 +12,14 @@
 namespace augur::cuda {
 namespace {
 
-constexpr int kStripRows = 64;  // M of wgmma
-constexpr int kDepth = 64;      // columns of a tile: one swizzled row of 128 bytes
-constexpr int kWeightBytes = kStripRows * kDepth * 2;
+constexpr int kOutputs = 64;  // M of wgmma; a strip of fewer leaves the rest of it unused
+constexpr int kDepth = 64;    // columns of a tile: one swizzled row of 128 bytes
+constexpr int kTileRowBytes = kDepth * 2;
 constexpr int kConsumers = 128;  // one warpgroup
 constexpr int kThreads = kConsumers + 32;
-constexpr int kMaxStages = 24;
-// Two blocks per multiprocessor, so that one fetches while the other ends, or while its kernel
-// ends.
+constexpr int kMaxStages = 40;
+constexpr int kConsumerBarrier = 1;
+// Two blocks per multiprocessor, so that one kernel fetches while the one ahead ends.
 constexpr int64_t kRingBytes = int64_t{100} << 10;
 
 struct SkinnyArgs {
@@ -28,23 +28,26 @@ struct SkinnyArgs {
   int64_t out_stride;
   int64_t num_outputs;
   int num_rows;
-  int num_tiles;  // along the columns
+  int num_steps;  // stages that all columns take
+  int strip_outputs;
   int num_splits;
+  int stage_tiles;
   int num_stages;
   int num_strips;
   bool is_f32;
 };
 
-__host__ __device__ constexpr int stage_bytes(int padded_rows) {
-  return kWeightBytes + padded_rows * kDepth * 2;
+__host__ __device__ constexpr int stage_bytes(int padded_rows, int strip_outputs, int stage_tiles) {
+  return (strip_outputs + padded_rows) * stage_tiles * kTileRowBytes;
 }
 /// Floats between rows of x in the exchange of partial sums: four more than there are, so that the
 /// eight outputs and four row pairs that a warp writes lie in different banks.
-__host__ __device__ constexpr int exchange_pitch(int num_splits) {
-  return kStripRows / num_splits + 4;
+__host__ __device__ constexpr int exchange_pitch(int strip_outputs, int num_splits) {
+  return strip_outputs / num_splits + 4;
 }
-__host__ __device__ constexpr int exchange_bytes(int padded_rows, int num_splits) {
-  return num_splits > 1 ? num_splits * padded_rows * exchange_pitch(num_splits) * 4 : 0;
+/// Bytes of the sums of one share of a strip's outputs.
+__host__ __device__ constexpr int share_bytes(int num_rows, int strip_outputs, int num_splits) {
+  return num_rows * exchange_pitch(strip_outputs, num_splits) * 4;
 }
 
 __device__ __forceinline__ void copy_tile(uint32_t smem,
@@ -71,13 +74,17 @@ __device__ __forceinline__ void cluster_arrive() {
 __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
-/// Writes to the same place of the shared memory of block `rank` of the cluster.
-__device__ __forceinline__ void store_remote(uint32_t smem, uint32_t rank, float value) {
+/// Copies num_bytes to the shared memory of block `rank` of the cluster and counts them at its
+/// barrier; `to` and `smem_barrier` are where they are in this block.
+__device__ __forceinline__ void copy_to_block(
+    uint32_t to, uint32_t rank, uint32_t from, uint32_t num_bytes, uint32_t smem_barrier) {
   asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "st.shared::cluster.f32 [remote], %2;\n}\n" ::"r"(smem),
-      "r"(rank), "f"(value)
+      "{\n.reg .b32 remote_to, remote_barrier;\n"
+      "mapa.shared::cluster.u32 remote_to, %0, %1;\n"
+      "mapa.shared::cluster.u32 remote_barrier, %4, %1;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
+      "[remote_to], [%2], %3, [remote_barrier];\n}\n" ::"r"(to),
+      "r"(rank), "r"(from), "r"(num_bytes), "r"(smem_barrier)
       : "memory");
 }
 
@@ -112,69 +119,83 @@ __global__ void __launch_bounds__(kThreads)
     skinny_linear_kernel(const __grid_constant__ CUtensorMap weight_map,
                          const __grid_constant__ CUtensorMap x_map,
                          const __grid_constant__ SkinnyArgs args) {
-  constexpr int kStageBytes = stage_bytes(kRows);
   extern __shared__ __align__(1024) uint8_t smem[];
   __shared__ uint64_t full_barriers[kMaxStages];
   __shared__ uint64_t empty_barriers[kMaxStages];
-  const uint32_t ring = smem_address(smem);
+  __shared__ uint64_t exchange_barrier;
   const uint32_t full = smem_address(full_barriers);
   const uint32_t empty = smem_address(empty_barriers);
-  float* const exchange = reinterpret_cast<float*>(smem + args.num_stages * kStageBytes);
+  const int weight_tile_bytes = args.strip_outputs * kTileRowBytes;
+  constexpr int kXTileBytes = kRows * kTileRowBytes;
+  const int bytes_of_stage = stage_bytes(kRows, args.strip_outputs, args.stage_tiles);
+  const int bytes_of_share = share_bytes(args.num_rows, args.strip_outputs, args.num_splits);
+  const uint32_t ring = smem_address(smem);
+  const int ring_bytes = args.num_stages * bytes_of_stage;
 
   let_next_kernel_start();
+  const bool splits = args.num_splits > 1;
   if (threadIdx.x == kConsumers) {
     for (int i = 0; i < args.num_stages; ++i) {
       barrier_init(full + 8 * i, 1);
       barrier_init(empty + 8 * i, kConsumers / 32);
     }
+    barrier_init(smem_address(&exchange_barrier), 1);
     barrier_init_fence();
   }
   __syncthreads();
-  const bool splits = args.num_splits > 1;
-  if (splits) cluster_arrive();  // the exchange is written once every block runs
+  if (splits) cluster_arrive();  // before the first exchange every block runs
 
   const int rank = splits ? static_cast<int>(cluster_rank()) : 0;
-  const int first_tile = rank * args.num_tiles / args.num_splits;
-  const int end_tile = (rank + 1) * args.num_tiles / args.num_splits;
+  const int first_step = rank * args.num_steps / args.num_splits;
+  const int end_step = (rank + 1) * args.num_steps / args.num_splits;
   const int first_strip = static_cast<int>(blockIdx.x) / args.num_splits;
-  const int strip_step = static_cast<int>(gridDim.x) / args.num_splits;
+  const int strip_stride = static_cast<int>(gridDim.x) / args.num_splits;
 
   if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) {
+      const auto fetch_weights = [&](int slot, int strip, int step) {
+        barrier_arrive_expect(full + 8 * slot, bytes_of_stage);
+        for (int i = 0; i < args.stage_tiles; ++i) {
+          copy_tile(ring + slot * bytes_of_stage + i * weight_tile_bytes, weight_map,
+                    (step * args.stage_tiles + i) * kDepth, strip * args.strip_outputs,
+                    full + 8 * slot, kEvictFirst);
+        }
+      };
+      const auto fetch_x = [&](int slot, int step) {
+        const uint32_t to = ring + slot * bytes_of_stage + args.stage_tiles * weight_tile_bytes;
+        for (int i = 0; i < args.stage_tiles; ++i) {
+          copy_tile(to + i * kXTileBytes, x_map, (step * args.stage_tiles + i) * kDepth, 0,
+                    full + 8 * slot, kEvictLast);
+        }
+      };
       // Fetch weights, as far as the ring goes, before x is there.
-      const int num_own_strips = ceil_div(args.num_strips - first_strip, strip_step);
-      const int num_fetches = num_own_strips * (end_tile - first_tile);
+      const int num_own_strips = ceil_div(args.num_strips - first_strip, strip_stride);
+      const int num_fetches = num_own_strips * (end_step - first_step);
       const int num_early = min(num_fetches, args.num_stages);
       int strip = first_strip;
-      int tile = first_tile;
-      const auto next_tile = [&] {
-        if (++tile == end_tile) {
-          tile = first_tile;
-          strip += strip_step;
+      int step = first_step;
+      const auto advance = [&] {
+        if (++step == end_step) {
+          step = first_step;
+          strip += strip_stride;
         }
       };
       for (int i = 0; i < num_early; ++i) {
-        barrier_arrive_expect(full + 8 * i, kStageBytes);
-        copy_tile(ring + i * kStageBytes, weight_map, tile * kDepth, strip * kStripRows,
-                  full + 8 * i, kEvictFirst);
-        next_tile();
+        fetch_weights(i, strip, step);
+        advance();
       }
       wait_for_previous_kernels();
-      int x_tile = first_tile;
+      int x_step = first_step;
       for (int i = 0; i < num_early; ++i) {
-        copy_tile(ring + i * kStageBytes + kWeightBytes, x_map, x_tile * kDepth, 0, full + 8 * i,
-                  kEvictLast);
-        if (++x_tile == end_tile) x_tile = first_tile;
+        fetch_x(i, x_step);
+        if (++x_step == end_step) x_step = first_step;
       }
       RingPlace place;
       for (int i = num_early; i < num_fetches; ++i) {
         barrier_wait(empty + 8 * place.stage, place.parity);
-        const uint32_t barrier = full + 8 * place.stage;
-        const uint32_t stage = ring + place.stage * kStageBytes;
-        barrier_arrive_expect(barrier, kStageBytes);
-        copy_tile(stage, weight_map, tile * kDepth, strip * kStripRows, barrier, kEvictFirst);
-        copy_tile(stage + kWeightBytes, x_map, tile * kDepth, 0, barrier, kEvictLast);
-        next_tile();
+        fetch_weights(place.stage, strip, step);
+        fetch_x(place.stage, step);
+        advance();
         place.advance(args.num_stages);
       }
     }
@@ -194,54 +215,83 @@ __global__ void __launch_bounds__(kThreads)
   const int fragment_col = 2 * (lane % 4);        // row of x, and that + 1
   wait_for_previous_kernels();                    // out may still be read
   RingPlace place;
-  for (int strip = first_strip; strip < args.num_strips; strip += strip_step) {
+  for (int strip = first_strip; strip < args.num_strips; strip += strip_stride) {
     float sums[kRows / 2];
 #pragma unroll
     for (float& sum : sums) sum = 0;
-    for (int tile = first_tile; tile < end_tile; ++tile) {
-      const uint32_t stage = ring + place.stage * kStageBytes;
-      barrier_wait(full + 8 * place.stage, place.parity);
-      const uint64_t weight = smem_descriptor(stage);
-      const uint64_t x = smem_descriptor(stage + kWeightBytes);
+    int unreleased = -1;  // the stage before this one, while wgmma may read it
+    const int num_own_tiles = (end_step - first_step) * args.stage_tiles;
+    for (int tile = 0, tile_of_stage = 0; tile < num_own_tiles; ++tile) {
+      if (tile_of_stage == 0) barrier_wait(full + 8 * place.stage, place.parity);
+      const uint32_t stage = ring + place.stage * bytes_of_stage;
+      const uint64_t weight = smem_descriptor(stage + tile_of_stage * weight_tile_bytes);
+      const uint64_t x = smem_descriptor(stage + args.stage_tiles * weight_tile_bytes +
+                                         tile_of_stage * kXTileBytes);
       wgmma_fence();
 #pragma unroll
-      for (int step = 0; step < kDepth / 16; ++step) {
-        Wgmma<kRows>::smem_smem(sums, weight + 2 * step, x + 2 * step, true);
+      for (int k = 0; k < kDepth / 16; ++k) {
+        Wgmma<kRows>::smem_smem(sums, weight + 2 * k, x + 2 * k, true);
       }
       wgmma_commit();
-      wgmma_wait<0>();
-      if (lane == 0) barrier_arrive(empty + 8 * place.stage);
-      place.advance(args.num_stages);
+      wgmma_wait<1>();
+      if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
+      unreleased = -1;
+      if (++tile_of_stage == args.stage_tiles) {
+        tile_of_stage = 0;
+        unreleased = place.stage;
+        place.advance(args.num_stages);
+      }
     }
+    wgmma_wait<0>();
+    if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
+    const int64_t first_output = int64_t{strip} * args.strip_outputs;
     if (!splits) {
 #pragma unroll
       for (int i = 0; i < kRows / 2; ++i) {
-        store_output(args, i / 4 * 8 + fragment_col + i % 2,
-                     int64_t{strip} * kStripRows + fragment_row + i % 4 / 2 * 8, sums[i]);
+        const int output = fragment_row + i % 4 / 2 * 8;
+        if (output < args.strip_outputs) {
+          store_output(args, i / 4 * 8 + fragment_col + i % 2, first_output + output, sums[i]);
+        }
       }
       continue;
     }
-    // Each block of the cluster adds up its share of the outputs, in the order of the blocks.
-    const int share = kStripRows / args.num_splits;
-    const int pitch = exchange_pitch(args.num_splits);
-    cluster_wait();
+    // Each block of the cluster adds up its share of the outputs, in the order of the blocks. The
+    // sums to send replace the stages, which all warps have done with.
+    const int share = args.strip_outputs / args.num_splits;
+    const int pitch = exchange_pitch(args.strip_outputs, args.num_splits);
+    float* const outgoing = reinterpret_cast<float*>(smem);
+    const float* const incoming = reinterpret_cast<const float*>(smem + ring_bytes);
+    named_barrier(kConsumerBarrier, kConsumers);
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) {
       const int output = fragment_row + i % 4 / 2 * 8;
       const int row = i / 4 * 8 + fragment_col + i % 2;
-      const int to = (rank * kRows + row) * pitch + output % share;
-      store_remote(smem_address(exchange + to), static_cast<uint32_t>(output / share), sums[i]);
+      if (output < args.strip_outputs && row < args.num_rows) {
+        outgoing[output / share * (bytes_of_share / 4) + row * pitch + output % share] = sums[i];
+      }
     }
-    cluster_arrive();
+    fence_async_shared();
+    named_barrier(kConsumerBarrier, kConsumers);
     cluster_wait();
+    if (threadIdx.x == 0) {
+      const uint32_t barrier = smem_address(&exchange_barrier);
+      barrier_arrive_expect(barrier, args.num_splits * bytes_of_share);
+      for (int i = 0; i < args.num_splits; ++i) {
+        copy_to_block(ring + ring_bytes + rank * bytes_of_share, i, ring + i * bytes_of_share,
+                      bytes_of_share, barrier);
+      }
+    }
+    barrier_wait(smem_address(&exchange_barrier), 0);
     for (int i = static_cast<int>(threadIdx.x); i < args.num_rows * share; i += kConsumers) {
       const int row = i / share;
       float sum = 0;
       for (int part = 0; part < args.num_splits; ++part) {
-        sum += exchange[(part * kRows + row) * pitch + i % share];
+        sum += incoming[part * (bytes_of_share / 4) + row * pitch + i % share];
       }
-      store_output(args, row, int64_t{strip} * kStripRows + rank * share + i % share, sum);
+      store_output(args, row, first_output + rank * share + i % share, sum);
     }
+    cluster_arrive();
+    cluster_wait();  // what this block has sent has been received
   }
 }
 
@@ -252,10 +302,22 @@ int pad_rows(int64_t num_rows) {
   return 64;
 }
 
+int64_t smem_bytes(const SkinnyConfig& config, int64_t num_rows) {
+  const int64_t ring_bytes =
+      int64_t{config.num_stages} *
+      stage_bytes(config.padded_rows, config.strip_outputs, config.stage_tiles);
+  const int64_t exchange_bytes =
+      config.num_splits > 1
+          ? config.num_splits *
+                share_bytes(static_cast<int>(num_rows), config.strip_outputs, config.num_splits)
+          : 0;
+  // wgmma reads 64 outputs where a strip has fewer.
+  const int64_t unused_bytes = (kOutputs - config.strip_outputs) * kTileRowBytes;
+  return ring_bytes + std::max(exchange_bytes, unused_bytes);
+}
+
 template <int kRows>
 void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStream_t stream) {
-  const int64_t smem_bytes =
-      int64_t{config.num_stages} * stage_bytes(kRows) + exchange_bytes(kRows, config.num_splits);
   static const bool smem_allowed = [] {
     // The barriers take the rest, filled up so that the ring starts at a multiple of 1,024.
     allow_smem(skinny_linear_kernel<kRows>, device_traits().max_smem_bytes - 1024);
@@ -268,20 +330,23 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
       .out_stride = args.out.row_stride,
       .num_outputs = args.out.num_cols,
       .num_rows = static_cast<int>(args.x.num_rows),
-      .num_tiles = static_cast<int>(ceil_div<int64_t>(args.x.num_cols, kDepth)),
+      .num_steps =
+          static_cast<int>(ceil_div<int64_t>(args.x.num_cols, config.stage_tiles * kDepth)),
+      .strip_outputs = config.strip_outputs,
       .num_splits = config.num_splits,
+      .stage_tiles = config.stage_tiles,
       .num_stages = config.num_stages,
-      .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, kStripRows)),
+      .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, config.strip_outputs)),
       .is_f32 = args.out.dtype == DType::kF32,
   };
   launch(skinny_linear_kernel<kRows>,
          {.grid = dim3(static_cast<unsigned>(config.num_blocks)),
           .block = dim3(kThreads),
-          .smem_bytes = smem_bytes,
+          .smem_bytes = smem_bytes(config, args.x.num_rows),
           .cluster_size = config.num_splits},
          stream,
          make_tensor_map(args.weight.data, args.weight.num_rows, args.weight.num_cols,
-                         args.weight.num_cols, kStripRows),
+                         args.weight.num_cols, config.strip_outputs),
          make_tensor_map(args.x.data, args.x.num_rows, args.x.num_cols, args.x.row_stride, kRows),
          skinny);
 }
@@ -289,8 +354,9 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
 }  // namespace
 
 std::string SkinnyConfig::description() const {
-  return "rows " + std::to_string(padded_rows) + ", splits " + std::to_string(num_splits) +
-         ", stages " + std::to_string(num_stages) + ", blocks " + std::to_string(num_blocks);
+  return std::to_string(padded_rows) + " rows, strips of " + std::to_string(strip_outputs) + ", " +
+         std::to_string(num_splits) + " splits, " + std::to_string(num_stages) + " stages of " +
+         std::to_string(stage_tiles) + " tiles, " + std::to_string(num_blocks) + " blocks";
 }
 
 bool fits_skinny_linear(const LinearArgs& args) {
@@ -305,23 +371,27 @@ SkinnyConfig choose_skinny_config(int64_t num_rows,
                                   int num_sms) {
   SkinnyConfig config;
   config.padded_rows = pad_rows(num_rows);
-  const int64_t num_strips = ceil_div<int64_t>(num_outputs, kStripRows);
+  // Every multiprocessor gets as many strips, and those are as even as groups of eight allow.
+  const int64_t strips_per_block = ceil_div<int64_t>(num_outputs, int64_t{kOutputs} * num_sms);
+  int64_t strip_outputs = 8 * ceil_div<int64_t>(num_outputs, 8 * num_sms * strips_per_block);
+  // Every strip reads all of x for its columns, from L2: wider strips of fewer columns keep that
+  // below the weights.
   const int64_t num_tiles = ceil_div<int64_t>(num_cols, kDepth);
   config.num_splits = 1;
-  while (config.num_splits < 8 && num_strips * config.num_splits < 2 * num_sms &&
-         num_tiles / (2 * config.num_splits) >= 4) {
+  while (strip_outputs < num_rows && strip_outputs <= kOutputs / 2 && config.num_splits < 8 &&
+         num_tiles >= 8 * config.num_splits) {
+    strip_outputs *= 2;
     config.num_splits *= 2;
   }
-  const int64_t ring_stages =
-      std::min<int64_t>(kMaxStages, kRingBytes / stage_bytes(config.padded_rows));
-  if (config.num_splits > 1) {
-    config.num_blocks = static_cast<int>(num_strips) * config.num_splits;
-    config.num_stages =
-        static_cast<int>(std::min(ring_stages, ceil_div<int64_t>(num_tiles, config.num_splits)));
-  } else {
-    config.num_blocks = static_cast<int>(std::min<int64_t>(num_strips, 2 * num_sms));
-    config.num_stages = static_cast<int>(ring_stages);
-  }
+  config.strip_outputs = static_cast<int>(strip_outputs);
+  const int64_t num_strips = ceil_div<int64_t>(num_outputs, strip_outputs);
+  config.num_blocks = config.num_splits > 1
+                          ? static_cast<int>(num_strips) * config.num_splits
+                          : static_cast<int>(ceil_div(num_strips, strips_per_block));
+  config.stage_tiles = static_cast<int>(std::min<int64_t>(kOutputs / strip_outputs, num_tiles));
+  const int64_t bytes_of_stage =
+      stage_bytes(config.padded_rows, config.strip_outputs, config.stage_tiles);
+  config.num_stages = static_cast<int>(std::min<int64_t>(kMaxStages, kRingBytes / bytes_of_stage));
   return config;
 }
 
@@ -329,15 +399,18 @@ void sm90_skinny_linear(const LinearArgs& args, const SkinnyConfig& config, cuda
   AUGUR_NVTX_RANGE("sm90_skinny_linear");
   check_linear(args);
   AUGUR_REQUIRE(fits_skinny_linear(args), config.description());
-  AUGUR_REQUIRE(config.num_stages >= 1 && config.num_stages <= kMaxStages &&
-                    config.num_blocks % config.num_splits == 0 &&
-                    args.x.num_rows <= config.padded_rows,
-                config.description());
-  AUGUR_REQUIRE(config.num_splits == 1 ||
-                    int64_t{config.num_blocks} ==
-                        config.num_splits * ceil_div<int64_t>(args.out.num_cols, kStripRows),
-                "a cluster computes one strip: " + config.description());
   if (args.out.num_cols == 0) return;
+  AUGUR_REQUIRE(config.num_stages >= 1 && config.num_stages <= kMaxStages &&
+                    config.stage_tiles >= 1 && args.x.num_rows <= config.padded_rows &&
+                    config.strip_outputs >= 8 && config.strip_outputs <= kOutputs &&
+                    config.strip_outputs % 8 == 0,
+                config.description());
+  AUGUR_REQUIRE(
+      config.num_splits == 1 ||
+          (config.strip_outputs % (4 * config.num_splits) == 0 &&
+           config.num_blocks ==
+               config.num_splits * ceil_div<int64_t>(args.out.num_cols, config.strip_outputs)),
+      "a cluster computes one strip: " + config.description());
   switch (config.padded_rows) {
     case 8:
       return launch_skinny<8>(args, config, stream);
