@@ -40,6 +40,7 @@ class Decoder : public ModelRunner {
   void record_decode_steps();
 
   const Limits& limits() const override { return limits_; }
+  bool runs_ahead() const override { return !decode_steps_.empty(); }
   void launch(const StepBatch& batch) override;
   void collect(std::vector<LogitResult>& results) override;
 

@@ -75,6 +75,8 @@ class ModelRunner {
   /// Waits for the oldest step under way; `results` gets an entry per logit row, in their order.
   virtual void collect(std::vector<LogitResult>& results) = 0;
   static constexpr int kMaxSteps = 2;
+  /// Whether launch() returns before the step has run, so that a second one is worth queueing.
+  virtual bool runs_ahead() const { return false; }
 
   void run(const StepBatch& batch, std::vector<LogitResult>& results) {
     launch(batch);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <limits>
 #include <unordered_map>
@@ -96,11 +97,23 @@ class Engine::Impl {
     RequestUpdate update;
   };
 
+  /// A step that was launched.
+  struct Flight {
+    std::vector<ScheduledRows> plan;
+    StepBatch batch;
+    std::vector<LogitOwner> owners;
+  };
+
   void init_sequence(ActiveRequest& active, Sequence& sequence) const;
+  void launch(Flight& flight);
+  /// Plans the step after one that is under way, whose sampled tokens are not known yet. Empty when
+  /// that cannot be done without them, or would keep others waiting.
+  void plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan);
   void count_rows(const std::vector<ScheduledRows>& plan);
-  void run_batch();
-  void check_results() const;
-  void take_results();
+  void collect(const Flight& flight);
+  void drop_flights();
+  void forget(const Sequence& sequence);
+  void take_results(Flight& flight);
   void take_prompt_score(ActiveRequest& active, const LogitRow& row, LogitResult& result);
   void take_token(Sequence& sequence, LogitResult& result);
   /// Appends a token's text, and says whether it ended the completion with a stop string.
@@ -121,9 +134,11 @@ class Engine::Impl {
   std::unordered_map<std::string_view, std::unique_ptr<ActiveRequest>> requests_;
   EngineCounters counters_;
 
+  // Steps under way, the older first. They keep their memory.
+  std::array<Flight, ModelRunner::kMaxSteps> flights_;
+  int num_flights_ = 0;
+
   // Of one step; they keep their memory.
-  StepBatch batch_;
-  std::vector<LogitOwner> owners_;
   std::vector<LogitResult> results_;
   std::vector<Sequence*> prefilled_;  // those that generate nothing, when their prompt is done
   std::vector<News> news_;
@@ -184,44 +199,114 @@ void Engine::Impl::init_sequence(ActiveRequest& active, Sequence& sequence) cons
 
 bool Engine::Impl::step() {
   AUGUR_REQUIRE(!is_delivering_, "step() was called from a callback");
-  if (requests_.empty()) return false;
-  const std::vector<ScheduledRows>& plan = scheduler_.plan();
-  AUGUR_REQUIRE(!plan.empty(), "there are requests, but nothing could be scheduled");
-  build_step(plan, limits_.block_size, batch_, owners_);
-  run_batch();
-  check_results();
+  if (requests_.empty()) {
+    drop_flights();
+    return false;
+  }
+  if (num_flights_ == 0) {
+    flights_[0].plan = scheduler_.plan();
+    AUGUR_REQUIRE(!flights_[0].plan.empty(), "there are requests, but nothing could be scheduled");
+    launch(flights_[0]);
+  }
+  // The next step is queued before the results of this one are there: the device goes on while the
+  // host reads them.
+  if (num_flights_ == 1 && runner_.runs_ahead()) {
+    plan_ahead(flights_[0], flights_[1].plan);
+    if (!flights_[1].plan.empty()) launch(flights_[1]);
+  }
+  try {
+    collect(flights_[0]);
+  } catch (...) {
+    drop_flights();
+    throw;
+  }
 
   // From here on nothing fails, so that a step is taken as a whole or not at all.
-  count_rows(plan);
+  Flight& flight = flights_[0];
   prefilled_.clear();
-  for (const ScheduledRows& rows : plan) {
-    Sequence& sequence = *rows.sequence;
-    if (!sequence.generates && sequence.num_pending() == rows.num_rows) {
-      prefilled_.push_back(&sequence);
-    }
+  for (const ScheduledRows& rows : flight.plan) {
+    if (rows.sequence == nullptr || rows.sequence->generates) continue;
+    if (rows.end() == rows.sequence->num_known()) prefilled_.push_back(rows.sequence);
   }
-  scheduler_.commit();
-  take_results();
+  scheduler_.commit(flight.plan);
+  take_results(flight);
+  std::swap(flights_[0], flights_[1]);
+  --num_flights_;
   deliver();
   return true;
 }
 
-void Engine::Impl::run_batch() {
+void Engine::Impl::launch(Flight& flight) {
   const auto start = std::chrono::steady_clock::now();
-  runner_.run(batch_, results_);
+  build_step(flight.plan, limits_.block_size, flight.batch, flight.owners);
+  runner_.launch(flight.batch);
+  ++num_flights_;
+  count_rows(flight.plan);
   const auto elapsed = std::chrono::steady_clock::now() - start;
   counters_.step_us += std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count();
 }
 
-void Engine::Impl::check_results() const {
-  AUGUR_REQUIRE(results_.size() == batch_.logit_rows.size(),
+void Engine::Impl::plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan) {
+  plan.clear();
+  const bool could_admit =
+      scheduler_.num_waiting() > 0 &&
+      scheduler_.num_running() < std::min(options_.max_batch_size, limits_.max_seqs);
+  if (could_admit || scheduler_.num_running() != static_cast<int64_t>(flight.plan.size())) return;
+  // Every sequence has one sampled row in the flight, in the order of the plan.
+  int32_t sampled_row = -1;
+  for (const ScheduledRows& rows : flight.plan) {
+    if (rows.sequence == nullptr || !samples(rows)) return plan.clear();
+    do {
+      ++sampled_row;
+    } while (flight.owners[sampled_row].is_prompt_score);
+    Sequence& sequence = *rows.sequence;
+    const SamplingRow& sampling = sequence.sampling;
+    const bool reads_outputs = sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
+                               sampling.frequency_penalty != 0;
+    if (reads_outputs) return plan.clear();
+    const int64_t length = rows.end() + 1;  // with the token being sampled
+    if (length >= sequence.max_length) continue;
+    if (!scheduler_.try_grow(sequence, length)) return plan.clear();
+    plan.push_back({&sequence, 1, rows.end(), sampled_row});
+  }
+}
+
+void Engine::Impl::collect(const Flight& flight) {
+  const auto start = std::chrono::steady_clock::now();
+  runner_.collect(results_);
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  counters_.step_us += std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count();
+  AUGUR_REQUIRE(results_.size() == flight.batch.logit_rows.size(),
                 fmt::format("the runner gave {} results for {} logit rows", results_.size(),
-                            batch_.logit_rows.size()));
+                            flight.batch.logit_rows.size()));
   for (size_t i = 0; i < results_.size(); ++i) {
     const int32_t id = results_[i].sampled_id;
-    AUGUR_REQUIRE(!batch_.logit_rows[i].wants_sample || (id >= 0 && id < limits_.vocab_size),
-                  fmt::format("token {} was sampled for request \"{}\", of a vocabulary of {}", id,
-                              owners_[i].sequence->request->request.id, limits_.vocab_size));
+    AUGUR_REQUIRE(!flight.batch.logit_rows[i].wants_sample || (id >= 0 && id < limits_.vocab_size),
+                  fmt::format("token {} was sampled in logit row {}, of a vocabulary of {}", id, i,
+                              limits_.vocab_size));
+  }
+}
+
+// What is under way is of no use any more; its results are waited for and thrown away.
+void Engine::Impl::drop_flights() {
+  for (; num_flights_ > 0; --num_flights_) {
+    try {
+      runner_.collect(results_);
+    } catch (const std::exception&) {
+      // The step that is being dropped for a failure fails again: nothing more to say.
+    }
+  }
+}
+
+// Rows of a sequence that has ended are computed all the same where they are under way.
+void Engine::Impl::forget(const Sequence& sequence) {
+  for (int i = 0; i < num_flights_; ++i) {
+    for (ScheduledRows& rows : flights_[i].plan) {
+      if (rows.sequence == &sequence) rows.sequence = nullptr;
+    }
+    for (LogitOwner& owner : flights_[i].owners) {
+      if (owner.sequence == &sequence) owner.sequence = nullptr;
+    }
   }
 }
 
@@ -230,18 +315,20 @@ void Engine::Impl::count_rows(const std::vector<ScheduledRows>& plan) {
   counters_.preemptions = scheduler_.num_preemptions();
   for (const ScheduledRows& rows : plan) {
     const Sequence& sequence = *rows.sequence;
-    const bool is_decode = rows.num_rows == 1 && sequence.num_pending() == 1 &&
-                           !sequence.completion.output_ids.empty();
+    const bool is_decode =
+        rows.sampled_row >= 0 || (rows.num_rows == 1 && sequence.num_pending() == 1 &&
+                                  !sequence.completion.output_ids.empty());
     (is_decode ? counters_.decode_tokens : counters_.prefill_tokens) += rows.num_rows;
   }
 }
 
-void Engine::Impl::take_results() {
+void Engine::Impl::take_results(Flight& flight) {
   num_news_ = 0;
   for (size_t i = 0; i < results_.size(); ++i) {
-    Sequence& sequence = *owners_[i].sequence;
-    if (owners_[i].is_prompt_score) {
-      take_prompt_score(*sequence.request, batch_.logit_rows[i], results_[i]);
+    if (flight.owners[i].sequence == nullptr) continue;
+    Sequence& sequence = *flight.owners[i].sequence;
+    if (flight.owners[i].is_prompt_score) {
+      take_prompt_score(*sequence.request, flight.batch.logit_rows[i], results_[i]);
     } else {
       take_token(sequence, results_[i]);
     }
@@ -318,6 +405,7 @@ RequestUpdate& Engine::Impl::next_update(ActiveRequest& active) {
 void Engine::Impl::end_sequence(Sequence& sequence, FinishReason reason) {
   ActiveRequest& active = *sequence.request;
   sequence.completion.finish_reason = reason;
+  forget(sequence);
   scheduler_.end(sequence);
   if (active.num_live > 0) return;
   auto node = requests_.extract(active.request.id);

@@ -59,7 +59,7 @@ const std::vector<ScheduledRows>& Scheduler::plan() {
   for (size_t i = 0; i < running_.size() && num_rows_left > 0; ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.num_pending() != 1 || !grow(sequence)) continue;
-    plan_.push_back({&sequence, 1});
+    plan_.push_back({&sequence, 1, sequence.num_computed});
     --num_rows_left;
   }
 
@@ -69,7 +69,7 @@ const std::vector<ScheduledRows>& Scheduler::plan() {
     growth_reserve += reserve_of(*sequence, static_cast<int64_t>(sequence->blocks.size()));
     const int64_t num_rows = std::min(sequence->num_pending(), num_rows_left);
     if (sequence->num_pending() == 1 || num_rows == 0) continue;
-    plan_.push_back({sequence, num_rows});
+    plan_.push_back({sequence, num_rows, sequence->num_computed});
     num_rows_left -= num_rows;
   }
 
@@ -77,14 +77,15 @@ const std::vector<ScheduledRows>& Scheduler::plan() {
     Sequence& sequence = **waiting_.begin();
     if (!admit(growth_reserve)) break;
     const int64_t num_rows = std::min(sequence.num_pending(), num_rows_left);
-    plan_.push_back({&sequence, num_rows});
+    plan_.push_back({&sequence, num_rows, sequence.num_computed});
     num_rows_left -= num_rows;
   }
   return plan_;
 }
 
-void Scheduler::commit() {
-  for (const ScheduledRows& rows : plan_) {
+void Scheduler::commit(std::span<const ScheduledRows> computed) {
+  for (const ScheduledRows& rows : computed) {
+    if (rows.sequence == nullptr) continue;
     Sequence& sequence = *rows.sequence;
     sequence.num_computed += rows.num_rows;
     const ActiveRequest& request = *sequence.request;
@@ -93,7 +94,14 @@ void Scheduler::commit() {
       publish_prefix(sequence);
     }
   }
-  plan_.clear();
+}
+
+bool Scheduler::try_grow(Sequence& sequence, int64_t num_positions) {
+  const int64_t num_missing =
+      blocks_for(num_positions) - static_cast<int64_t>(sequence.blocks.size());
+  if (num_missing > allocator_.num_free()) return false;
+  for (int64_t i = 0; i < num_missing; ++i) sequence.blocks.push_back(allocator_.allocate());
+  return true;
 }
 
 void Scheduler::end(Sequence& sequence) {

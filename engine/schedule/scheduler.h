@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "engine/schedule/block_allocator.h"
@@ -34,10 +35,16 @@ struct ScheduleLimits {
   int block_size = 0;
 };
 
-/// Rows num_computed .. num_computed + num_rows - 1 of a sequence.
+/// Positions first_position .. first_position + num_rows - 1 of a sequence.
 struct ScheduledRows {
-  Sequence* sequence = nullptr;
+  Sequence* sequence = nullptr;  // null: it ended since
   int64_t num_rows = 0;
+  int64_t first_position = 0;
+  // >= 0: the one row's token is not known yet; it is what this logit row of the step before
+  // samples.
+  int32_t sampled_row = -1;
+
+  int64_t end() const { return first_position + num_rows; }
 };
 
 class Scheduler {
@@ -52,8 +59,11 @@ class Scheduler {
   /// Chooses the next step. Empty only when no sequence is there. May be called again without
   /// commit, when the step failed; valid until the next call.
   const std::vector<ScheduledRows>& plan();
-  /// The rows of the last plan were computed.
-  void commit();
+  /// These rows were computed.
+  void commit(std::span<const ScheduledRows> computed);
+  /// Sees that a running sequence has blocks for so many positions, without preempting another.
+  /// Returns false, having done nothing, when there are too few.
+  bool try_grow(Sequence& sequence, int64_t num_positions);
 
   /// Ends a sequence, in whatever state: its blocks are given back.
   void end(Sequence& sequence);

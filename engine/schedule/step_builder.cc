@@ -12,7 +12,7 @@ void add_prompt_scores(const ScheduledRows& rows,
   Sequence& sequence = *rows.sequence;
   const ActiveRequest& active = *sequence.request;
   const Request& request = active.request;
-  const int64_t first_position = sequence.num_computed;
+  const int64_t first_position = rows.first_position;
   const int64_t num_prompt = static_cast<int64_t>(request.prompt_ids.size());
   // The row before a token scores it. What was scored before a preemption is not scored again.
   const int64_t end = std::min(first_position + rows.num_rows, num_prompt - 1);
@@ -27,14 +27,15 @@ void add_prompt_scores(const ScheduledRows& rows,
   }
 }
 
-void add_sample(Sequence& sequence,
+void add_sample(const ScheduledRows& rows,
                 int32_t row_idx,
                 StepBatch& batch,
                 std::vector<LogitOwner>& owners) {
+  Sequence& sequence = *rows.sequence;
   const ActiveRequest& active = *sequence.request;
   const SamplingParams& params = active.request.sampling;
   const std::vector<int32_t>& output_ids = sequence.completion.output_ids;
-  const int64_t num_output = static_cast<int64_t>(output_ids.size());
+  const int64_t num_output = static_cast<int64_t>(output_ids.size()) + (rows.sampled_row >= 0);
   LogitRow& row = batch.logit_rows.emplace_back();
   row.row_idx = row_idx;
   row.top_n = std::max(params.logprobs, 0);
@@ -49,6 +50,11 @@ void add_sample(Sequence& sequence,
 }
 
 }  // namespace
+
+bool samples(const ScheduledRows& rows) {
+  const Sequence& sequence = *rows.sequence;
+  return sequence.generates && rows.end() == sequence.num_known() + (rows.sampled_row >= 0);
+}
 
 void build_step(std::span<const ScheduledRows> plan,
                 int block_size,
@@ -79,9 +85,10 @@ void build_step(std::span<const ScheduledRows> plan,
   for (size_t s = 0; s < plan.size(); ++s) {
     Sequence& sequence = *plan[s].sequence;
     const int32_t first_row = row_idx;
-    const int64_t end = sequence.num_computed + plan[s].num_rows;
-    for (int64_t position = sequence.num_computed; position < end; ++position, ++row_idx) {
-      batch.token_ids[row_idx] = sequence.token_at(position);
+    const int64_t end = plan[s].end();
+    const int32_t sampled_row = plan[s].sampled_row;
+    for (int64_t position = plan[s].first_position; position < end; ++position, ++row_idx) {
+      batch.token_ids[row_idx] = sampled_row >= 0 ? ~sampled_row : sequence.token_at(position);
       batch.positions[row_idx] = static_cast<int32_t>(position);
       batch.kv_slots[row_idx] =
           int64_t{sequence.blocks[position / block_size]} * block_size + position % block_size;
@@ -94,9 +101,7 @@ void build_step(std::span<const ScheduledRows> plan,
 
     const bool scores = sequence.request->request.score_prompt && sequence.completion_idx == 0;
     if (scores) add_prompt_scores(plan[s], first_row, batch, owners);
-    if (sequence.generates && end == sequence.num_known()) {
-      add_sample(sequence, row_idx - 1, batch, owners);
-    }
+    if (samples(plan[s])) add_sample(plan[s], row_idx - 1, batch, owners);
   }
 }
 

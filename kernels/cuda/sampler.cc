@@ -154,11 +154,11 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
                                                  " rows of logits");
   if (num_rows == 0) return;
   AUGUR_REQUIRE(logits.dtype == DType::kF32 && logits.data != nullptr, "logits must be float32");
-  AUGUR_REQUIRE(num_rows <= limits_.max_rows && logits.num_cols == limits_.vocab_size,
+  AUGUR_REQUIRE(num_rows <= limits_.max_rows && logits.num_cols <= limits_.vocab_size,
                 std::to_string(num_rows) + " rows of " + std::to_string(logits.num_cols));
   bool is_plain_argmax = true;
   for (size_t i = 0; i < args.rows.size(); ++i) {
-    require_row(args.rows[i], limits_.vocab_size, i);
+    require_row(args.rows[i], logits.num_cols, i);
     AUGUR_REQUIRE(num_list_words(args.rows[i]) <= limits_.max_list_words,
                   "the lists of row " + std::to_string(i) + " have " +
                       std::to_string(num_list_words(args.rows[i])) + " words");
@@ -166,7 +166,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   }
   SampleParams params;
   params.row_stride = logits.row_stride;
-  params.vocab_size = static_cast<int>(limits_.vocab_size);
+  params.vocab_size = static_cast<int>(logits.num_cols);
   params.adjusted_rows = adjusted_rows_.as<float>();
   if (is_plain_argmax) {
     params.logits = logits.row<float>(0);
@@ -189,7 +189,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
     for (; end < num_rows; ++end) {
       const SamplingRow& row = args.rows[end];
       if (end > first_row && num_words + num_list_words(row) > limits_.max_list_words) break;
-      RowPlan plan = make_plan(row, limits_.vocab_size);
+      RowPlan plan = make_plan(row, logits.num_cols);
       plan.first_word = num_words;
       num_words += ceil_div<int64_t>(write_lists(row, plan, lists + num_words), 2) * 2;
       std::memcpy(&plans[end - first_row], &plan, sizeof(plan));

@@ -13,7 +13,8 @@ std::vector<Backend> backends() {
            .make = [] { return make_cuda_ops(); },
            .product_tolerance = 1e-4f,
            .activation_tolerance = 4e-2f,
-           .depends_on_row_count = true}};
+           .depends_on_row_count = true,
+           .head_dim_multiple = 8}};
 }
 
 }  // namespace augur::contract

@@ -27,6 +27,7 @@ struct Backend {
   float activation_tolerance = 1e-5f;  // where something is rounded to the activation dtype
   // Whether the bits of a row may depend on how many rows share the call.
   bool depends_on_row_count = false;
+  int head_dim_multiple = 1;  // what heads must be a multiple of
 };
 
 /// Defined by the program; lists only backends that this machine can run.

@@ -113,6 +113,8 @@ void run_scenario(uint64_t seed, Totals& totals) {
 
   std::vector<Request> accepted;
   std::vector<std::string> aborted;
+  // As on a device that works while the host prepares the next step, or as on a CPU.
+  runner.set_runs_ahead(dice.one_in(2));
   int64_t num_to_submit = dice.in(1, 14);
   int64_t num_steps = 0;
   for (bool is_busy = true; is_busy || num_to_submit > 0;) {

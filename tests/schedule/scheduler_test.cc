@@ -40,11 +40,12 @@ class SchedulerTest : public ::testing::Test {
   Rows step() {
     Rows rows;
     std::vector<Sequence*> sequences;
-    for (const ScheduledRows& entry : scheduler_->plan()) {
+    const std::vector<ScheduledRows> plan = scheduler_->plan();
+    for (const ScheduledRows& entry : plan) {
       rows.emplace_back(entry.sequence->age, entry.num_rows);
       sequences.push_back(entry.sequence);
     }
-    scheduler_->commit();
+    scheduler_->commit(plan);
     for (Sequence* sequence : sequences) {
       if (sequence->num_pending() > 0) continue;
       sequence->completion.output_ids.push_back(2);

@@ -128,7 +128,11 @@ void ToyRunner::collect(std::vector<LogitResult>& results) {
   under_way_.erase(under_way_.begin());
 }
 
-void ToyRunner::launch(const StepBatch& batch) {
+void ToyRunner::launch(const StepBatch& asked) {
+  StepBatch batch = asked;
+  for (int32_t& id : batch.token_ids) {
+    if (id < 0) id = sampled_ids_.at(~id);
+  }
   if (fails_) throw std::runtime_error("told to fail");
   require(under_way_.size() < kMaxSteps, "too many steps under way");
   check_shape(batch);
@@ -158,6 +162,8 @@ void ToyRunner::launch(const StepBatch& batch) {
       results.push_back(toy_result(std::span(context).first(length), row));
     }
   }
+  sampled_ids_.clear();
+  for (const LogitResult& result : results) sampled_ids_.push_back(result.sampled_id);
   under_way_.push_back(std::move(results));
 }
 

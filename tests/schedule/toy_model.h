@@ -33,6 +33,7 @@ class ToyRunner : public ModelRunner {
   explicit ToyRunner(const Limits& limits);
   const Limits& limits() const override { return limits_; }
   /// Throws std::runtime_error saying what is inconsistent.
+  bool runs_ahead() const override { return runs_ahead_; }
   void launch(const StepBatch& batch) override;
   void collect(std::vector<LogitResult>& results) override;
 
@@ -42,6 +43,7 @@ class ToyRunner : public ModelRunner {
   int64_t most_seqs() const { return most_seqs_; }
   /// While set, launch throws std::runtime_error before it does anything.
   void set_failing(bool fails) { fails_ = fails; }
+  void set_runs_ahead(bool runs_ahead) { runs_ahead_ = runs_ahead; }
 
  private:
   struct Slot {
@@ -59,6 +61,8 @@ class ToyRunner : public ModelRunner {
   int64_t most_rows_ = 0;
   int64_t most_seqs_ = 0;
   bool fails_ = false;
+  bool runs_ahead_ = false;
+  std::vector<int32_t> sampled_ids_;  // by logit row of the last step
 };
 
 /// What an engine should answer, computed plainly: one token after the other, whole texts searched
