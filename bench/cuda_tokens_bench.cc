@@ -142,7 +142,7 @@ void BM_RopeAndCache(benchmark::State& state) {
       [&](cudaStream_t stream, int) { cuda::rope_and_cache(args, stream); }, is_cold);
 }
 
-void BM_Router(benchmark::State& state) {
+void run_router(benchmark::State& state, bool makes_plan) {
   if (!begin(state)) return;
   const auto [model, num_tokens, is_cold] = case_of(state);
   Arena arena;
@@ -156,14 +156,38 @@ void BM_Router(benchmark::State& state) {
   args.scoring = model.scoring;
   args.num_experts = model.num_experts;
   args.top_k = model.top_k;
-  args.experts = arena.zeros<int32_t>(num_tokens * model.top_k);
-  args.weights = arena.zeros<float>(num_tokens * model.top_k);
+  const int64_t num_assignments = num_tokens * model.top_k;
+  args.experts = arena.zeros<int32_t>(num_assignments);
+  args.weights = arena.zeros<float>(num_assignments);
   void* const workspace = arena.zeros<std::byte>(
       cuda::router_workspace_bytes(num_tokens, model.hidden, model.num_experts));
+  constexpr int kTileRows = 64;
+  const cuda::MoePlanArgs plan = {
+      .experts = args.experts,
+      .num_assignments = num_assignments,
+      .slot_of_expert = arena.zeros<int32_t>(model.num_experts),
+      .num_experts = model.num_experts,
+      .plan = cuda::place_moe_plan(arena.zeros<std::byte>(cuda::moe_plan_bytes(
+                                       num_assignments, model.num_experts, kTileRows)),
+                                   num_assignments, model.num_experts, kTileRows)};
   const double products = 2.0 * static_cast<double>(num_tokens * model.hidden * model.num_experts);
   run_gpu_benchmark(
       state, static_cast<double>(cuda::bytes_moved(args)), 3 * products,
-      [&](cudaStream_t stream, int) { cuda::router(args, workspace, stream); }, is_cold);
+      [&](cudaStream_t stream, int) {
+        if (makes_plan) {
+          cuda::router_and_plan(args, plan, workspace, stream);
+        } else {
+          cuda::router(args, workspace, stream);
+        }
+      },
+      is_cold);
+}
+
+void BM_Router(benchmark::State& state) {
+  run_router(state, false);
+}
+void BM_RouterAndPlan(benchmark::State& state) {
+  run_router(state, true);
 }
 
 void BM_PlanMoe(benchmark::State& state) {
@@ -200,6 +224,7 @@ BENCHMARK(BM_Embed)->Apply(sizes);
 BENCHMARK(BM_AddRmsNorm)->Apply(sizes);
 BENCHMARK(BM_RopeAndCache)->Apply(sizes);
 BENCHMARK(BM_Router)->Apply(sizes);
+BENCHMARK(BM_RouterAndPlan)->Apply(sizes);
 BENCHMARK(BM_PlanMoe)->Apply(sizes);
 
 }  // namespace
