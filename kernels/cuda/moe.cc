@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/moe_plan.h"
 #include "kernels/cuda/moe_portable.h"
+#include "kernels/cuda/sm90_moe_decode.h"
+#include "kernels/cuda/sm90_moe_prefill.h"
 #include "kernels/require.h"
 
 namespace augur::cuda {
@@ -14,14 +17,39 @@ constexpr int64_t kAlignment = 256;
 // No kernel cuts an expert's rows into smaller tiles; smaller tiles need the larger plan.
 constexpr int kSmallestTileRows = 8;
 
-// Parts of the workspace, one after another.
+enum class Path { kDecode, kPrefill, kPortable };
+
+// Rows of an expert, on average, up to which streaming its weights past few rows is faster than
+// the tiles of many; docs/performance.md has the two side by side.
+constexpr int64_t kMaxDecodeRowsPerExpert = 8;
+constexpr int64_t kMaxDecodeTokens = 128;
+
+Path choose_path(const Tensor& x, int64_t num_rows_per_expert) {
+  if (!device_traits().is_hopper()) return Path::kPortable;
+  if (x.num_rows <= kMaxDecodeTokens && num_rows_per_expert <= kMaxDecodeRowsPerExpert) {
+    return Path::kDecode;
+  }
+  const bool rows_are_aligned =
+      x.num_cols % 8 == 0 && x.row_stride % 8 == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
+  return rows_are_aligned ? Path::kPrefill : Path::kPortable;
+}
+
+int64_t align_up(int64_t num_bytes) {
+  return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Parts of the workspace, one after another. The counters of the decode kernels come first, so that
+// every call finds them in the same place.
 class Carver {
  public:
-  explicit Carver(std::span<std::byte> memory) : memory_(memory) {}
+  explicit Carver(std::span<std::byte> memory) : memory_(memory) {
+    counters_ = reinterpret_cast<int32_t*>(take(kMoeDecodeCounters * 4));
+  }
 
+  int32_t* counters() const { return counters_; }
   std::byte* take(int64_t num_bytes) {
     std::byte* const start = memory_.data() + used_;
-    used_ += (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+    used_ += align_up(num_bytes);
     AUGUR_REQUIRE(used_ <= static_cast<int64_t>(memory_.size()),
                   std::to_string(used_) + " bytes of " + std::to_string(memory_.size()));
     return start;
@@ -30,64 +58,138 @@ class Carver {
  private:
   std::span<std::byte> memory_;
   int64_t used_ = 0;
+  int32_t* counters_ = nullptr;
 };
+
+// Of whichever kernels run.
+int64_t kernel_workspace_bytes(
+    int64_t num_tokens, int top_k, int num_experts, int64_t hidden, int64_t intermediate) {
+  int64_t num_bytes = moe_portable_workspace_bytes(num_tokens, top_k, hidden, intermediate);
+  if (device_traits().is_hopper()) {
+    num_bytes = std::max(
+        {num_bytes,
+         moe_decode_workspace_bytes(std::min(num_tokens, kMaxDecodeTokens), top_k, hidden,
+                                    intermediate),
+         sm90_moe_prefill_workspace_bytes(num_tokens, top_k, num_experts, hidden, intermediate)});
+  }
+  return align_up(num_bytes);
+}
+
+void run_mlp(const MlpArgs& args, Carver& carver, cudaStream_t stream) {
+  const int64_t num_tokens = args.x.num_rows;
+  const int64_t hidden = args.x.num_cols;
+  const int64_t intermediate = args.weights.gate.num_rows;
+  std::byte* const workspace =
+      carver.take(kernel_workspace_bytes(num_tokens, 1, 1, hidden, intermediate));
+  switch (choose_path(args.x, num_tokens)) {
+    case Path::kDecode:
+      sm90_mlp_decode({.mlp = args,
+                       .config = mlp_decode_config(num_tokens, hidden, intermediate),
+                       .workspace = workspace,
+                       .counters = carver.counters()},
+                      stream);
+      return;
+    case Path::kPrefill:
+      sm90_mlp_prefill({.mlp = args, .workspace = workspace}, stream);
+      return;
+    case Path::kPortable:
+      mlp_portable({.mlp = args, .workspace = workspace}, stream);
+      return;
+  }
+}
+
+MoePlan make_plan(const MoeArgs& args, int tile_rows, Carver& carver, cudaStream_t stream) {
+  const int64_t num_assignments = args.x.num_rows * args.top_k;
+  const int num_experts = args.table.num_experts;
+  const MoePlan plan =
+      place_moe_plan(carver.take(moe_plan_bytes(num_assignments, num_experts, tile_rows)),
+                     num_assignments, num_experts, tile_rows);
+  plan_moe({.experts = args.experts,
+            .num_assignments = num_assignments,
+            .slot_of_expert = args.table.slot_of_expert,
+            .num_experts = num_experts,
+            .plan = plan},
+           stream);
+  return plan;
+}
 
 }  // namespace
 
 int64_t moe_workspace_bytes(const StepLimits& limits) {
-  int64_t num_bytes = 0;
   const int64_t max_tokens = limits.max_tokens;
+  int64_t num_bytes = align_up(kMoeDecodeCounters * 4);
   if (limits.mlp_intermediate_size > 0) {
-    num_bytes = moe_portable_workspace_bytes(max_tokens, 1, limits.hidden_size,
-                                             limits.mlp_intermediate_size) +
-                kAlignment;
+    num_bytes +=
+        kernel_workspace_bytes(max_tokens, 1, 1, limits.hidden_size, limits.mlp_intermediate_size);
   }
   if (limits.num_experts > 0) {
     const int top_k = static_cast<int>(limits.top_k);
-    num_bytes += moe_plan_bytes(max_tokens * top_k, limits.num_experts, kSmallestTileRows) +
-                 max_tokens * limits.hidden_size * 2 +
-                 moe_portable_workspace_bytes(max_tokens, top_k, limits.hidden_size,
-                                              limits.expert_intermediate_size) +
-                 3 * kAlignment;
+    const int num_experts = static_cast<int>(limits.num_experts);
+    num_bytes +=
+        align_up(moe_plan_bytes(max_tokens * top_k, num_experts, kSmallestTileRows)) +
+        align_up(max_tokens * limits.hidden_size * dtype_bytes(DType::kBF16)) +  // shared_out
+        kernel_workspace_bytes(max_tokens, top_k, num_experts, limits.hidden_size,
+                               limits.expert_intermediate_size);
   }
   return num_bytes;
 }
 
 void mlp(const MlpArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
-  const int64_t num_tokens = args.x.num_rows;
-  if (num_tokens == 0) return;
-  mlp_portable({.mlp = args, .workspace = workspace.data()}, stream);
+  if (args.x.num_rows == 0) return;
+  Carver carver(workspace);
+  run_mlp(args, carver, stream);
 }
 
 void moe(const MoeArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const int64_t num_tokens = args.x.num_rows;
   if (num_tokens == 0) return;
-  const ExpertLayout& layout = args.table.layout;
+  const int64_t hidden = args.table.layout.hidden_size;
+  const int64_t intermediate = args.table.layout.intermediate_size;
+  const int num_experts = args.table.num_experts;
   Carver carver(workspace);
-  MoePrefillArgs moe;
-  moe.moe = args;
+  Tensor shared_out;
   if (args.shared.gate.data != nullptr) {
-    moe.shared_out = dense(carver.take(num_tokens * layout.hidden_size * 2), DType::kBF16,
-                           num_tokens, layout.hidden_size);
-    const int64_t mlp_bytes =
-        moe_portable_workspace_bytes(num_tokens, 1, layout.hidden_size, args.shared.gate.num_rows);
-    mlp({.x = args.x, .weights = args.shared, .out = moe.shared_out},
-        {carver.take(mlp_bytes), static_cast<size_t>(mlp_bytes)}, stream);
+    shared_out = dense(carver.take(num_tokens * hidden * dtype_bytes(DType::kBF16)), DType::kBF16,
+                       num_tokens, hidden);
+    run_mlp({.x = args.x, .weights = args.shared, .out = shared_out}, carver, stream);
   }
-  const int64_t num_assignments = num_tokens * args.top_k;
-  const int tile_rows = moe_portable_tile_rows(num_tokens, args.top_k, args.table.num_experts);
-  moe.plan = place_moe_plan(
-      carver.take(moe_plan_bytes(num_assignments, args.table.num_experts, tile_rows)),
-      num_assignments, args.table.num_experts, tile_rows);
-  plan_moe({.experts = args.experts,
-            .num_assignments = num_assignments,
-            .slot_of_expert = args.table.slot_of_expert,
-            .num_experts = args.table.num_experts,
-            .plan = moe.plan},
-           stream);
-  moe.workspace = carver.take(moe_portable_workspace_bytes(
-      num_tokens, args.top_k, layout.hidden_size, layout.intermediate_size));
-  moe_portable(moe, stream);
+  std::byte* const kernel_workspace = carver.take(
+      kernel_workspace_bytes(num_tokens, args.top_k, num_experts, hidden, intermediate));
+  const int64_t rows_per_expert = ceil_div<int64_t>(num_tokens * args.top_k, num_experts);
+  switch (choose_path(args.x, rows_per_expert)) {
+    case Path::kDecode: {
+      MoeDecodeArgs decode;
+      decode.moe = args;
+      decode.shared_out = shared_out;
+      decode.config = moe_decode_config(num_tokens, args.top_k, num_experts, hidden, intermediate);
+      if (decode.config.needs_plan) {
+        decode.plan = make_plan(args, decode.config.tile_rows, carver, stream);
+      }
+      decode.workspace = kernel_workspace;
+      decode.counters = carver.counters();
+      sm90_moe_decode(decode, stream);
+      return;
+    }
+    case Path::kPrefill: {
+      const int tile_rows =
+          moe_prefill_config(num_tokens, args.top_k, num_experts, hidden, intermediate).tile_rows;
+      sm90_moe_prefill({.moe = args,
+                        .plan = make_plan(args, tile_rows, carver, stream),
+                        .workspace = kernel_workspace,
+                        .shared_out = shared_out},
+                       stream);
+      return;
+    }
+    case Path::kPortable:
+      moe_portable(
+          {.moe = args,
+           .plan = make_plan(args, moe_portable_tile_rows(num_tokens, args.top_k, num_experts),
+                             carver, stream),
+           .workspace = kernel_workspace,
+           .shared_out = shared_out},
+          stream);
+      return;
+  }
 }
 
 }  // namespace augur::cuda
