@@ -91,7 +91,6 @@ void decode_attention_at(benchmark::State& state,
                           heads.head_dim};
   args.attention.batch = {
       num_seqs, num_seqs, nullptr, context_len.as<int32_t>(), block_table.as<int32_t>(), stride};
-  args.attention.is_decode = true;
   args.max_context = max_context;
   args.window = heads.window;
   args.workspace = workspace.data();

@@ -250,11 +250,11 @@ struct GatherRowsArgs {
 struct LogprobsArgs {
   Tensor logits;
   const int32_t* targets = nullptr;
-  const int32_t* sampled_ids = nullptr;
   float* target_logprob = nullptr;
   int top_n = 0;
   int32_t* top_ids = nullptr;
   float* top_logprobs = nullptr;
+  const int32_t* sampled_ids = nullptr;
 
   /// For backends whose memory the host reads.
   int32_t target_of(int64_t row_idx) const {

@@ -425,11 +425,11 @@ void Decoder::read_logit_chunk(std::span<const LogitRow> rows,
   if (!wants_logprob) return;
   ops_.logprobs({.logits = logits,
                  .targets = inputs.targets + chunk.first,
-                 .sampled_ids = wants_sample ? sampled : nullptr,
                  .target_logprob = activations_.target_logprobs,
                  .top_n = chunk.top_n,
                  .top_ids = activations_.top_ids,
-                 .top_logprobs = activations_.top_logprobs});
+                 .top_logprobs = activations_.top_logprobs,
+                 .sampled_ids = wants_sample ? sampled : nullptr});
   ops_.download(host.logprobs + chunk.first, activations_.target_logprobs, chunk.count * 4);
   if (chunk.top_n == 0) return;
   const int64_t place = chunk.first * limits_.max_top_n;

@@ -17,6 +17,7 @@ struct Params {
   float* target_logprob;
   int32_t* top_ids;
   float* top_logprobs;
+  const int32_t* sampled_ids;
   int vocab_size;
   int top_n;
 };
@@ -162,7 +163,9 @@ __global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
   const RowNorm norm = {largest, log(sum)};
 
   if (is_first && threadIdx.x == 0 && params.targets != nullptr) {
-    const int target = params.targets[row];
+    const int wanted = params.targets[row];
+    const int target =
+        wanted == -1 && params.sampled_ids != nullptr ? params.sampled_ids[row] : wanted;
     params.target_logprob[row] = target == -1 ? 0.0f
                                  : target < 0 || target >= params.vocab_size
                                      ? __uint_as_float(0x7FC00000u)
@@ -220,9 +223,15 @@ void logprobs(const LogprobsArgs& args, cudaStream_t stream, RowBlocks blocks) {
                 "targets and target_logprob go together");
   AUGUR_REQUIRE(args.top_n == 0 || (args.top_ids != nullptr && args.top_logprobs != nullptr),
                 "top_n without room for its results");
-  const Params params = {logits.row<float>(0),         logits.row_stride, args.targets,
-                         args.target_logprob,          args.top_ids,      args.top_logprobs,
-                         static_cast<int>(vocab_size), args.top_n};
+  const Params params = {logits.row<float>(0),
+                         logits.row_stride,
+                         args.targets,
+                         args.target_logprob,
+                         args.top_ids,
+                         args.top_logprobs,
+                         args.sampled_ids,
+                         static_cast<int>(vocab_size),
+                         args.top_n};
   if (blocks == RowBlocks::kFastest && device_traits().is_hopper()) {
     launch_logprobs<kClusterBlocks>(
         params, logits.num_rows, int64_t{slice_capacity(vocab_size, kClusterBlocks)} * 4, stream);

@@ -65,12 +65,12 @@ class Carver {
 int64_t kernel_workspace_bytes(
     int64_t num_tokens, int top_k, int num_experts, int64_t hidden, int64_t intermediate) {
   int64_t num_bytes = moe_portable_workspace_bytes(num_tokens, top_k, hidden, intermediate);
-  if (device_traits().is_hopper()) {
-    num_bytes = std::max(
-        {num_bytes,
-         moe_decode_workspace_bytes(std::min(num_tokens, kMaxDecodeTokens), top_k, hidden,
-                                    intermediate),
-         sm90_moe_prefill_workspace_bytes(num_tokens, top_k, num_experts, hidden, intermediate)});
+  if (!device_traits().is_hopper()) return align_up(num_bytes);
+  num_bytes = std::max(num_bytes, moe_decode_workspace_bytes(std::min(num_tokens, kMaxDecodeTokens),
+                                                             top_k, hidden, intermediate));
+  if (hidden % 8 == 0) {
+    num_bytes = std::max(num_bytes, sm90_moe_prefill_workspace_bytes(num_tokens, top_k, num_experts,
+                                                                     hidden, intermediate));
   }
   return align_up(num_bytes);
 }

@@ -27,8 +27,8 @@ struct MoePlan {
   int32_t* sorted = nullptr;
   MoeTile* tiles = nullptr;
   int32_t* num_tiles = nullptr;
-  int32_t* scratch = nullptr;
   int tile_rows = 0;
+  int32_t* scratch = nullptr;
 };
 
 /// Tiles that any routing can need: one partly filled per expert that has rows, the rest full.

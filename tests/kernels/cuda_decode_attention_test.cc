@@ -94,7 +94,6 @@ class DecodeAttentionTest : public CudaTest {
                        problem.head_dim};
     contexts_ = upload(problem.contexts);
     attention.batch = {num_seqs, num_seqs, nullptr, contexts_, upload(table), blocks_per_seq};
-    attention.is_decode = true;
     args_.max_context = max_context_;
     args_.window = problem.window;
     args_.sinks = problem.has_sinks ? upload(sinks_) : nullptr;

@@ -47,7 +47,7 @@ TEST(ModelLoaderTest, TellsPhasesAndProgress) {
   EXPECT_EQ(last_done, last_total);
   EXPECT_GT(last_total, 300'000);
   EXPECT_THAT(told, AllOf(HasSubstr("weights"), HasSubstr("KV cache"), HasSubstr("available")));
-  ASSERT_EQ(model->phases.size(), 4u);
+  ASSERT_EQ(model->phases.size(), 6u);
   EXPECT_FALSE(model->tokenizer);
 }
 
