@@ -15,12 +15,13 @@ namespace {
 constexpr int kOutputs = 64;  // M of wgmma; a strip of fewer leaves the rest of it unused
 constexpr int kDepth = 64;    // columns of a tile: one swizzled row of 128 bytes
 constexpr int kTileRowBytes = kDepth * 2;
-constexpr int kConsumers = 128;  // one warpgroup
-constexpr int kThreads = kConsumers + 32;
-constexpr int kMaxStages = 40;
-constexpr int kConsumerBarrier = 1;
-// Two blocks per multiprocessor, so that one kernel fetches while the one ahead ends.
-constexpr int64_t kRingBytes = int64_t{100} << 10;
+constexpr int kGroupThreads = 128;
+constexpr int kMaxStages = 32;
+constexpr int kAllGroups = 1;  // named barriers
+constexpr int kFirstGroup = 2;
+// Of shared memory: two blocks per multiprocessor, so that one kernel fetches while the one ahead
+// ends.
+constexpr int kBlockBytes = 112 << 10;
 
 struct SkinnyArgs {
   const float* bias;
@@ -35,31 +36,55 @@ struct SkinnyArgs {
   int num_stages;
   int num_strips;
   bool is_f32;
+  bool is_folded;  // columns, see make_tensor_map
 };
+
+/// Warpgroups that multiply. They take stages in turn, since one alone needs longer for a tile of
+/// weights (about 250 cycles, of which wgmma is a small part) than memory; with many rows the
+/// products themselves count, and the room for partial sums.
+__host__ __device__ constexpr int num_groups(int padded_rows) {
+  return padded_rows <= 16 ? 4 : 2;
+}
+__host__ __device__ constexpr int num_threads(int padded_rows) {
+  return num_groups(padded_rows) * kGroupThreads + 32;
+}
 
 __host__ __device__ constexpr int stage_bytes(int padded_rows, int strip_outputs, int stage_tiles) {
   return (strip_outputs + padded_rows) * stage_tiles * kTileRowBytes;
 }
-/// Floats between rows of x in the exchange of partial sums: four more than there are, so that the
-/// eight outputs and four row pairs that a warp writes lie in different banks.
-__host__ __device__ constexpr int exchange_pitch(int strip_outputs, int num_splits) {
-  return strip_outputs / num_splits + 4;
+/// Floats between rows of x in partial sums of `num_outputs` outputs: four more, so that the eight
+/// outputs and four row pairs that a warp writes lie in different banks.
+__host__ __device__ constexpr int sums_pitch(int num_outputs) {
+  return num_outputs + 4;
 }
-/// Bytes of the sums of one share of a strip's outputs.
-__host__ __device__ constexpr int share_bytes(int num_rows, int strip_outputs, int num_splits) {
-  return num_rows * exchange_pitch(strip_outputs, num_splits) * 4;
+__host__ __device__ constexpr int sums_bytes(int num_rows, int num_outputs) {
+  return num_rows * sums_pitch(num_outputs) * 4;
+}
+/// What follows the ring: the sums of all groups but one, then those to send to the other blocks of
+/// the cluster, in the same place; then, from incoming_offset on, those that they send.
+__host__ __device__ constexpr int outgoing_bytes(int num_rows, int strip_outputs, int num_splits) {
+  return num_splits > 1 ? num_splits * sums_bytes(num_rows, strip_outputs / num_splits) : 0;
+}
+__host__ __device__ constexpr int incoming_offset(int num_rows,
+                                                  int num_groups,
+                                                  int strip_outputs,
+                                                  int num_splits) {
+  const int group_bytes = (num_groups - 1) * sums_bytes(num_rows, strip_outputs);
+  const int sent_bytes = outgoing_bytes(num_rows, strip_outputs, num_splits);
+  return group_bytes > sent_bytes ? group_bytes : sent_bytes;
 }
 
-__device__ __forceinline__ void copy_tile(uint32_t smem,
-                                          const CUtensorMap& map,
-                                          int col,
-                                          int row,
-                                          uint32_t smem_barrier,
-                                          uint64_t cache_hint) {
+__device__ __forceinline__ void copy_box(uint32_t smem,
+                                         const CUtensorMap& map,
+                                         int col,
+                                         int row,
+                                         int tile,
+                                         uint32_t smem_barrier,
+                                         uint64_t cache_hint) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%2, %3}], [%4], %5;\n" ::"r"(smem),
-      "l"(&map), "r"(col), "r"(row), "r"(smem_barrier), "l"(cache_hint)
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3, %4}], [%5], %6;\n" ::"r"(smem),
+      "l"(&map), "r"(col), "r"(row), "r"(tile), "r"(smem_barrier), "l"(cache_hint)
       : "memory");
 }
 
@@ -106,38 +131,39 @@ __device__ __forceinline__ void store_output(const SkinnyArgs& args,
 struct RingPlace {
   int stage = 0;
   uint32_t parity = 0;
-  __device__ void advance(int num_stages) {
-    if (++stage == num_stages) {
-      stage = 0;
+  __device__ void advance(int num_steps, int num_stages) {
+    stage += num_steps;
+    while (stage >= num_stages) {
+      stage -= num_stages;
       parity ^= 1;
     }
   }
 };
 
 template <int kRows>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(num_threads(kRows), 2)
     skinny_linear_kernel(const __grid_constant__ CUtensorMap weight_map,
                          const __grid_constant__ CUtensorMap x_map,
                          const __grid_constant__ SkinnyArgs args) {
+  constexpr int kGroups = num_groups(kRows);
+  constexpr int kConsumers = kGroups * kGroupThreads;
+  constexpr int kXTileBytes = kRows * kTileRowBytes;
   extern __shared__ __align__(1024) uint8_t smem[];
   __shared__ uint64_t full_barriers[kMaxStages];
   __shared__ uint64_t empty_barriers[kMaxStages];
   __shared__ uint64_t exchange_barrier;
+  const uint32_t ring = smem_address(smem);
   const uint32_t full = smem_address(full_barriers);
   const uint32_t empty = smem_address(empty_barriers);
   const int weight_tile_bytes = args.strip_outputs * kTileRowBytes;
-  constexpr int kXTileBytes = kRows * kTileRowBytes;
   const int bytes_of_stage = stage_bytes(kRows, args.strip_outputs, args.stage_tiles);
-  const int bytes_of_share = share_bytes(args.num_rows, args.strip_outputs, args.num_splits);
-  const uint32_t ring = smem_address(smem);
-  const int ring_bytes = args.num_stages * bytes_of_stage;
+  uint8_t* const after_ring = smem + args.num_stages * bytes_of_stage;
 
-  let_next_kernel_start();
   const bool splits = args.num_splits > 1;
   if (threadIdx.x == kConsumers) {
     for (int i = 0; i < args.num_stages; ++i) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, kConsumers / 32);
+      barrier_init(empty + 8 * i, kGroupThreads / 32);
     }
     barrier_init(smem_address(&exchange_barrier), 1);
     barrier_init_fence();
@@ -148,29 +174,28 @@ __global__ void __launch_bounds__(kThreads)
   const int rank = splits ? static_cast<int>(cluster_rank()) : 0;
   const int first_step = rank * args.num_steps / args.num_splits;
   const int end_step = (rank + 1) * args.num_steps / args.num_splits;
+  const int num_own_steps = end_step - first_step;  // of each strip
   const int first_strip = static_cast<int>(blockIdx.x) / args.num_splits;
   const int strip_stride = static_cast<int>(gridDim.x) / args.num_splits;
 
   if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) {
       const auto fetch_weights = [&](int slot, int strip, int step) {
+        const int tile = step * args.stage_tiles;
         barrier_arrive_expect(full + 8 * slot, bytes_of_stage);
-        for (int i = 0; i < args.stage_tiles; ++i) {
-          copy_tile(ring + slot * bytes_of_stage + i * weight_tile_bytes, weight_map,
-                    (step * args.stage_tiles + i) * kDepth, strip * args.strip_outputs,
-                    full + 8 * slot, kEvictFirst);
-        }
+        copy_box(ring + slot * bytes_of_stage, weight_map, args.is_folded ? 0 : tile * kDepth,
+                 strip * args.strip_outputs, args.is_folded ? tile : 0, full + 8 * slot,
+                 kEvictFirst);
       };
       const auto fetch_x = [&](int slot, int step) {
-        const uint32_t to = ring + slot * bytes_of_stage + args.stage_tiles * weight_tile_bytes;
-        for (int i = 0; i < args.stage_tiles; ++i) {
-          copy_tile(to + i * kXTileBytes, x_map, (step * args.stage_tiles + i) * kDepth, 0,
-                    full + 8 * slot, kEvictLast);
-        }
+        const int tile = step * args.stage_tiles;
+        copy_box(ring + slot * bytes_of_stage + args.stage_tiles * weight_tile_bytes, x_map,
+                 args.is_folded ? 0 : tile * kDepth, 0, args.is_folded ? tile : 0, full + 8 * slot,
+                 kEvictLast);
       };
       // Fetch weights, as far as the ring goes, before x is there.
       const int num_own_strips = ceil_div(args.num_strips - first_strip, strip_stride);
-      const int num_fetches = num_own_strips * (end_step - first_step);
+      const int num_fetches = num_own_strips * num_own_steps;
       const int num_early = min(num_fetches, args.num_stages);
       int strip = first_strip;
       int step = first_step;
@@ -196,8 +221,10 @@ __global__ void __launch_bounds__(kThreads)
         fetch_weights(place.stage, strip, step);
         fetch_x(place.stage, step);
         advance();
-        place.advance(args.num_stages);
+        place.advance(1, args.num_stages);
       }
+      // Only now: what the next kernel fetches ahead would delay what this one waits for.
+      let_next_kernel_start();
     }
     __syncwarp();
     if (splits) {
@@ -208,25 +235,31 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
 
-  // The warpgroup that multiplies.
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  // The warpgroups that multiply.
+  const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int fragment_row = 16 * warp + lane / 4;  // of the strip, and that + 8
-  const int fragment_col = 2 * (lane % 4);        // row of x, and that + 1
-  wait_for_previous_kernels();                    // out may still be read
+  // Of the strip's outputs, and that + 8; of the rows of x, and that + 1.
+  const int fragment_output = static_cast<int>(threadIdx.x) % kGroupThreads / 32 * 16 + lane / 4;
+  const int fragment_row = 2 * (lane % 4);
+  const auto output_of = [&](int i) { return fragment_output + i % 4 / 2 * 8; };
+  const auto row_of = [&](int i) { return i / 4 * 8 + fragment_row + i % 2; };
+  wait_for_previous_kernels();  // out may still be read
   RingPlace place;
+  place.advance(group, args.num_stages);
+  int step = group;   // counted over all strips
+  int strip_end = 0;  // the same
   for (int strip = first_strip; strip < args.num_strips; strip += strip_stride) {
     float sums[kRows / 2];
 #pragma unroll
     for (float& sum : sums) sum = 0;
+    strip_end += num_own_steps;
     int unreleased = -1;  // the stage before this one, while wgmma may read it
-    const int num_own_tiles = (end_step - first_step) * args.stage_tiles;
-    for (int tile = 0, tile_of_stage = 0; tile < num_own_tiles; ++tile) {
-      if (tile_of_stage == 0) barrier_wait(full + 8 * place.stage, place.parity);
+    for (int tile = 0; step < strip_end;) {
+      if (tile == 0) barrier_wait(full + 8 * place.stage, place.parity);
       const uint32_t stage = ring + place.stage * bytes_of_stage;
-      const uint64_t weight = smem_descriptor(stage + tile_of_stage * weight_tile_bytes);
-      const uint64_t x = smem_descriptor(stage + args.stage_tiles * weight_tile_bytes +
-                                         tile_of_stage * kXTileBytes);
+      const uint64_t weight = smem_descriptor(stage + tile * weight_tile_bytes);
+      const uint64_t x =
+          smem_descriptor(stage + args.stage_tiles * weight_tile_bytes + tile * kXTileBytes);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kDepth / 16; ++k) {
@@ -236,60 +269,93 @@ __global__ void __launch_bounds__(kThreads)
       wgmma_wait<1>();
       if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
       unreleased = -1;
-      if (++tile_of_stage == args.stage_tiles) {
-        tile_of_stage = 0;
+      if (++tile == args.stage_tiles) {
+        tile = 0;
         unreleased = place.stage;
-        place.advance(args.num_stages);
+        step += kGroups;
+        place.advance(kGroups, args.num_stages);
       }
     }
     wgmma_wait<0>();
     if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
-    const int64_t first_output = int64_t{strip} * args.strip_outputs;
+
+    // The first group adds up the sums of all, in their order.
+    const int pitch = sums_pitch(args.strip_outputs);
+    float* const partial_sums = reinterpret_cast<float*>(after_ring);
+    const int floats_of_group = args.num_rows * pitch;
+    if (group > 0) {
+#pragma unroll
+      for (int i = 0; i < kRows / 2; ++i) {
+        if (output_of(i) < args.strip_outputs && row_of(i) < args.num_rows) {
+          partial_sums[(group - 1) * floats_of_group + row_of(i) * pitch + output_of(i)] = sums[i];
+        }
+      }
+      named_barrier(kAllGroups, kConsumers);
+      named_barrier(kAllGroups, kConsumers);  // they have been read
+      continue;
+    }
+    named_barrier(kAllGroups, kConsumers);
+#pragma unroll
+    for (int i = 0; i < kRows / 2; ++i) {
+      if (output_of(i) < args.strip_outputs && row_of(i) < args.num_rows) {
+#pragma unroll
+        for (int other = 0; other < kGroups - 1; ++other) {
+          sums[i] += partial_sums[other * floats_of_group + row_of(i) * pitch + output_of(i)];
+        }
+      }
+    }
+    named_barrier(kAllGroups, kConsumers);
+    const int64_t strip_output = int64_t{strip} * args.strip_outputs;
     if (!splits) {
 #pragma unroll
       for (int i = 0; i < kRows / 2; ++i) {
-        const int output = fragment_row + i % 4 / 2 * 8;
-        if (output < args.strip_outputs) {
-          store_output(args, i / 4 * 8 + fragment_col + i % 2, first_output + output, sums[i]);
+        if (output_of(i) < args.strip_outputs) {
+          store_output(args, row_of(i), strip_output + output_of(i), sums[i]);
         }
       }
       continue;
     }
-    // Each block of the cluster adds up its share of the outputs, in the order of the blocks. The
-    // sums to send replace the stages, which all warps have done with.
+
+    // Each block of the cluster adds up its share of the outputs, in the order of the blocks. What
+    // to send lies where the partial sums were.
     const int share = args.strip_outputs / args.num_splits;
-    const int pitch = exchange_pitch(args.strip_outputs, args.num_splits);
-    float* const outgoing = reinterpret_cast<float*>(smem);
-    const float* const incoming = reinterpret_cast<const float*>(smem + ring_bytes);
-    named_barrier(kConsumerBarrier, kConsumers);
+    const int share_pitch = sums_pitch(share);
+    const int bytes_of_share = sums_bytes(args.num_rows, share);
+    const int floats_of_share = bytes_of_share / 4;
+    float* const outgoing = partial_sums;
+    const float* const incoming =
+        partial_sums +
+        incoming_offset(args.num_rows, kGroups, args.strip_outputs, args.num_splits) / 4;
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) {
-      const int output = fragment_row + i % 4 / 2 * 8;
-      const int row = i / 4 * 8 + fragment_col + i % 2;
-      if (output < args.strip_outputs && row < args.num_rows) {
-        outgoing[output / share * (bytes_of_share / 4) + row * pitch + output % share] = sums[i];
+      if (output_of(i) < args.strip_outputs && row_of(i) < args.num_rows) {
+        outgoing[output_of(i) / share * floats_of_share + row_of(i) * share_pitch +
+                 output_of(i) % share] = sums[i];
       }
     }
     fence_async_shared();
-    named_barrier(kConsumerBarrier, kConsumers);
+    named_barrier(kFirstGroup, kGroupThreads);
     cluster_wait();
+    const uint32_t barrier = smem_address(&exchange_barrier);
     if (threadIdx.x == 0) {
-      const uint32_t barrier = smem_address(&exchange_barrier);
       barrier_arrive_expect(barrier, args.num_splits * bytes_of_share);
       for (int i = 0; i < args.num_splits; ++i) {
-        copy_to_block(ring + ring_bytes + rank * bytes_of_share, i, ring + i * bytes_of_share,
-                      bytes_of_share, barrier);
+        copy_to_block(smem_address(incoming) + rank * bytes_of_share, i,
+                      smem_address(outgoing) + i * bytes_of_share, bytes_of_share, barrier);
       }
     }
-    barrier_wait(smem_address(&exchange_barrier), 0);
-    for (int i = static_cast<int>(threadIdx.x); i < args.num_rows * share; i += kConsumers) {
+    barrier_wait(barrier, 0);
+    for (int i = static_cast<int>(threadIdx.x); i < args.num_rows * share; i += kGroupThreads) {
       const int row = i / share;
       float sum = 0;
       for (int part = 0; part < args.num_splits; ++part) {
-        sum += incoming[part * (bytes_of_share / 4) + row * pitch + i % share];
+        sum += incoming[part * floats_of_share + row * share_pitch + i % share];
       }
-      store_output(args, row, first_output + rank * share + i % share, sum);
+      store_output(args, row, strip_output + rank * share + i % share, sum);
     }
+  }
+  if (splits) {
+    if (group > 0) cluster_wait();
     cluster_arrive();
     cluster_wait();  // what this block has sent has been received
   }
@@ -302,18 +368,16 @@ int pad_rows(int64_t num_rows) {
   return 64;
 }
 
-int64_t smem_bytes(const SkinnyConfig& config, int64_t num_rows) {
-  const int64_t ring_bytes =
-      int64_t{config.num_stages} *
-      stage_bytes(config.padded_rows, config.strip_outputs, config.stage_tiles);
-  const int64_t exchange_bytes =
-      config.num_splits > 1
-          ? config.num_splits *
-                share_bytes(static_cast<int>(num_rows), config.strip_outputs, config.num_splits)
-          : 0;
+int bytes_of_stage(const SkinnyConfig& config) {
+  return stage_bytes(config.padded_rows, config.strip_outputs, config.stage_tiles);
+}
+
+int bytes_after_ring(const SkinnyConfig& config, int num_rows) {
+  const int sums = incoming_offset(num_rows, num_groups(config.padded_rows), config.strip_outputs,
+                                   config.num_splits) +
+                   outgoing_bytes(num_rows, config.strip_outputs, config.num_splits);
   // wgmma reads 64 outputs where a strip has fewer.
-  const int64_t unused_bytes = (kOutputs - config.strip_outputs) * kTileRowBytes;
-  return ring_bytes + std::max(exchange_bytes, unused_bytes);
+  return std::max(sums, (kOutputs - config.strip_outputs) * kTileRowBytes);
 }
 
 template <int kRows>
@@ -338,16 +402,19 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
       .num_stages = config.num_stages,
       .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, config.strip_outputs)),
       .is_f32 = args.out.dtype == DType::kF32,
+      .is_folded = folds_columns(args.x.num_cols),
   };
   launch(skinny_linear_kernel<kRows>,
          {.grid = dim3(static_cast<unsigned>(config.num_blocks)),
-          .block = dim3(kThreads),
-          .smem_bytes = smem_bytes(config, args.x.num_rows),
+          .block = dim3(num_threads(kRows)),
+          .smem_bytes = config.num_stages * bytes_of_stage(config) +
+                        bytes_after_ring(config, static_cast<int>(args.x.num_rows)),
           .cluster_size = config.num_splits},
          stream,
          make_tensor_map(args.weight.data, args.weight.num_rows, args.weight.num_cols,
-                         args.weight.num_cols, config.strip_outputs),
-         make_tensor_map(args.x.data, args.x.num_rows, args.x.num_cols, args.x.row_stride, kRows),
+                         args.weight.num_cols, config.strip_outputs, config.stage_tiles),
+         make_tensor_map(args.x.data, args.x.num_rows, args.x.num_cols, args.x.row_stride, kRows,
+                         config.stage_tiles),
          skinny);
 }
 
@@ -388,10 +455,12 @@ SkinnyConfig choose_skinny_config(int64_t num_rows,
   config.num_blocks = config.num_splits > 1
                           ? static_cast<int>(num_strips) * config.num_splits
                           : static_cast<int>(ceil_div(num_strips, strips_per_block));
-  config.stage_tiles = static_cast<int>(std::min<int64_t>(kOutputs / strip_outputs, num_tiles));
-  const int64_t bytes_of_stage =
-      stage_bytes(config.padded_rows, config.strip_outputs, config.stage_tiles);
-  config.num_stages = static_cast<int>(std::min<int64_t>(kMaxStages, kRingBytes / bytes_of_stage));
+  config.stage_tiles =
+      folds_columns(num_cols)
+          ? static_cast<int>(std::min<int64_t>(2 * kOutputs / strip_outputs, num_tiles))
+          : 1;
+  const int ring_bytes = kBlockBytes - bytes_after_ring(config, static_cast<int>(num_rows));
+  config.num_stages = std::min(kMaxStages, ring_bytes / bytes_of_stage(config));
   return config;
 }
 
@@ -401,9 +470,10 @@ void sm90_skinny_linear(const LinearArgs& args, const SkinnyConfig& config, cuda
   AUGUR_REQUIRE(fits_skinny_linear(args), config.description());
   if (args.out.num_cols == 0) return;
   AUGUR_REQUIRE(config.num_stages >= 1 && config.num_stages <= kMaxStages &&
-                    config.stage_tiles >= 1 && args.x.num_rows <= config.padded_rows &&
-                    config.strip_outputs >= 8 && config.strip_outputs <= kOutputs &&
-                    config.strip_outputs % 8 == 0,
+                    config.stage_tiles >= 1 &&
+                    (config.stage_tiles == 1 || folds_columns(args.x.num_cols)) &&
+                    args.x.num_rows <= config.padded_rows && config.strip_outputs >= 8 &&
+                    config.strip_outputs <= kOutputs && config.strip_outputs % 8 == 0,
                 config.description());
   AUGUR_REQUIRE(
       config.num_splits == 1 ||

@@ -111,10 +111,10 @@ class LinearTest : public CudaTest {
         const double bias = bias_.empty() ? 0 : bias_[output];
         const double actual = is_f32 ? std::bit_cast<float>(actual_bits)
                                      : to_float(Bf16{static_cast<uint16_t>(actual_bits)});
-        // The tensor cores keep a few bits less than float32 between additions; bf16 rounds by up
-        // to 2^-8 of the result, and for cuBLASLt by 2^-8 of the bias.
+        // The tensor cores keep a few bits less than float32 between additions. bf16 rounds by up
+        // to 2^-8, and for odd strides cuBLASLt rounds before it adds the bias, and once more.
         double tolerance = 4e-6 * (magnitude + std::abs(bias)) + 1e-30;
-        if (!is_f32) tolerance += (std::abs(sum + bias) + std::abs(bias)) / 256;
+        if (!is_f32) tolerance += (std::abs(sum + bias) + std::abs(sum)) / 256;
         ASSERT_NEAR(actual, sum + bias, tolerance) << "row " << row << ", output " << output;
       }
     }
@@ -274,7 +274,7 @@ TEST(SkinnyConfig, CutsTheWorkSoThatClustersCoverEveryStripAndTheRingFitsTwoBloc
         EXPECT_GE(config.num_stages, 2);
         const int64_t stage_bytes =
             int64_t{config.strip_outputs + config.padded_rows} * config.stage_tiles * 128;
-        EXPECT_LE(config.num_stages * stage_bytes, 104 << 10);
+        EXPECT_LE(config.num_stages * stage_bytes, 112 << 10);
       }
     }
   }
