@@ -95,11 +95,18 @@ void BM_Temperature(benchmark::State& state) {
 void BM_TopKTopP(benchmark::State& state) {
   run_sample(state, {.top_k = 50, .top_p = 0.9f});
 }
-void BM_TopP(benchmark::State& state) {
-  run_sample(state, {.top_p = 0.9f});
+// 0.9 of the probability lies on a few tokens, on some thousands, and on most.
+void BM_TopPNarrow(benchmark::State& state) {
+  run_sample(state, {.temperature = 0.5f, .top_p = 0.9f});
 }
 void BM_TopPWide(benchmark::State& state) {
+  run_sample(state, {.top_p = 0.9f});
+}
+void BM_TopPFlat(benchmark::State& state) {
   run_sample(state, {.temperature = 3, .top_p = 0.9f});
+}
+void BM_MinP(benchmark::State& state) {
+  run_sample(state, {.min_p = 0.05f});
 }
 void BM_Penalties(benchmark::State& state) {
   std::vector<int32_t> output(2000);
@@ -128,8 +135,10 @@ void BM_Logprobs(benchmark::State& state) {
 AUGUR_SAMPLING_BENCH(BM_Greedy);
 AUGUR_SAMPLING_BENCH(BM_Temperature);
 AUGUR_SAMPLING_BENCH(BM_TopKTopP);
-AUGUR_SAMPLING_BENCH(BM_TopP);
+AUGUR_SAMPLING_BENCH(BM_TopPNarrow);
 AUGUR_SAMPLING_BENCH(BM_TopPWide);
+AUGUR_SAMPLING_BENCH(BM_TopPFlat);
+AUGUR_SAMPLING_BENCH(BM_MinP);
 AUGUR_SAMPLING_BENCH(BM_Penalties);
 BENCHMARK(BM_Logprobs)
     ->ArgNames({"rows", "top_n"})

@@ -22,17 +22,19 @@ struct Params {
   int top_n;
 };
 
-struct SumPart {
-  double sum;      // of exp(x - largest), or how many are +infinity
-  int num_listed;  // tokens that reach the bound
+// What the blocks of a row tell each other after the first pass.
+struct Part {
+  SliceBounds bounds;
+  double sum;  // of exp(x - bounds.best's logit)
 };
 
 template <int kBlocks>
 struct Shared {
-  SliceBounds bounds_parts[kBlocks];
-  SumPart sum_parts[kBlocks];
+  Part parts[kBlocks];
+  double infinite_parts[kBlocks];  // how many logits are +infinity
+  int listed_parts[kBlocks];
   Key best_parts[2][kBlocks];
-  double warp_sums[kRowWarps];
+  double warp_sums[2][kRowWarps];
   Key warp_keys[kRowWarps];
   int num_listed;  // by this block
   SliceBounds bounds;
@@ -53,34 +55,44 @@ struct RowNorm {
   }
 };
 
-// This thread's part of the sum, and its tokens that reach `bound` to the list.
+// Tokens of +infinity share the probability.
 template <int kBlocks>
-__device__ double sum_and_push(
-    const RowSlice& slice, float largest, bool wants_list, Key bound, Shared<kBlocks>& shared) {
-  const float bound_logit = logit_of(bound);
-  const bool is_infinite = !(fabsf(largest) < -kMinusInfinity);
-  double sum = 0;
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
-    const float4 x = slice.four(i);
-    if (is_infinite) {
-      const auto one = [&](float value) { return value > 0 && value == largest ? 1 : 0; };
-      sum += one(x.x) + one(x.y) + one(x.z) + one(x.w);
-    } else {
-      sum += (exp_not_positive(x.x - largest) + exp_not_positive(x.y - largest)) +
-             (exp_not_positive(x.z - largest) + exp_not_positive(x.w - largest));
-    }
-    if (!wants_list) continue;
-    // NaN is among the possible ones: it ranks as -infinity.
-    if (x.x < bound_logit && x.y < bound_logit && x.z < bound_logit && x.w < bound_logit) continue;
-    const float values[4] = {x.x, x.y, x.z, x.w};
+__device__ double count_infinite(const RowSlice& slice, Shared<kBlocks>& shared) {
+  double count = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < slice.count; i += kRowThreads) {
+    count += slice.logits[i] == -kMinusInfinity ? 1 : 0;
+  }
+  count = block_sum(count, shared.warp_sums[1]);
+  exchange<kBlocks>(shared.infinite_parts, count);
+  count = 0;
+  for (int i = 0; i < kBlocks; ++i) count += shared.infinite_parts[i];
+  return count;
+}
+
+// Lists the tokens that reach `bound`; returns how many there are in the row. Only threads whose
+// best does look at their logits again.
+template <int kBlocks>
+__device__ int list_from(Key bound,
+                         Key thread_best,
+                         const RowSlice& slice,
+                         Shared<kBlocks>& shared) {
+  if (thread_best >= bound) {
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
+      const float4 x = slice.four(i);
+      const float values[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const Key key = key_of(values[j], slice.first_id + i + j);
-      if (key < bound || i + j >= slice.count) continue;
-      if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
+      for (int j = 0; j < 4; ++j) {
+        const Key key = key_of(values[j], slice.first_id + i + j);
+        if (key < bound || i + j >= slice.count) continue;
+        if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
+      }
     }
   }
-  return sum;
+  __syncthreads();
+  exchange<kBlocks>(shared.listed_parts, shared.num_listed);
+  int count = 0;
+  for (int i = 0; i < kBlocks; ++i) count += shared.listed_parts[i];
+  return count;
 }
 
 // The best tokens one after the other: for rows where too many reach the bound.
@@ -116,50 +128,44 @@ __device__ void find_top_in_rounds(const Params& params,
 
 template <int kBlocks>
 __global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
-  extern __shared__ __align__(16) float slice_memory[];
   __shared__ Shared<kBlocks> shared;
   wait_for_previous_kernels();
   let_next_kernel_start();
-  const int64_t row = blockIdx.x / kBlocks;
-  const float* const logits = params.logits + row * params.row_stride;
-  const bool is_first = block_rank<kBlocks>() == 0;
-  const bool wants_list = params.top_n > 0;
-
-  const RowSlice slice = start_slice<kBlocks>(logits, params.vocab_size, slice_memory);
   if (threadIdx.x == 0) {
     shared.list.count = 0;
     shared.num_listed = 0;
   }
   row_arrive<kBlocks>();
-  finish_slice<kBlocks>();
+  const int64_t row = blockIdx.x / kBlocks;
+  const float* const logits = params.logits + row * params.row_stride;
+  const bool is_first = block_rank<kBlocks>() == 0;
+  const bool wants_list = params.top_n > 0;
+  const RowSlice slice = slice_in_place<kBlocks>(logits, params.vocab_size);
 
-  // The largest logit, and a bound that at least top_n tokens reach.
-  const Key thread_best = best_of_thread(slice);
+  // The largest logit, a bound that at least top_n tokens reach, and the sum of exponentials.
+  constexpr float kLog2E = 1.44269502f;
+  const Glance seen = glance_all<true>(slice, kLog2E);
   if (wants_list) {
-    find_bounds(thread_best, params.top_n, kBlocks, shared.groups, shared.bounds);
-    __syncthreads();
+    find_bounds(seen.best, params.top_n, kBlocks, shared.groups, shared.bounds);
   } else {
-    const Key best = block_max(thread_best, shared.warp_keys);
+    const Key best = block_max(seen.best, shared.warp_keys);
     if (threadIdx.x == 0) shared.bounds = {best, 0, 0};
-    __syncthreads();
   }
+  __syncthreads();
+  double sum =
+      seen.sum * exp2_of_difference(logit_of(seen.best), logit_of(shared.bounds.best), kLog2E);
+  sum = block_sum(sum, shared.warp_sums[0]);
   row_wait<kBlocks>();  // all blocks have begun
-  exchange<kBlocks>(shared.bounds_parts, shared.bounds);
+  exchange<kBlocks>(shared.parts, Part{shared.bounds, sum});
   Key best = 0;
-  for (int i = 0; i < kBlocks; ++i) best = max(best, shared.bounds_parts[i].best);
+  for (int i = 0; i < kBlocks; ++i) best = max(best, shared.parts[i].bounds.best);
   const float largest = logit_of(best);
-
-  // The sum of exponentials, and the tokens that reach the bound.
-  double sum = sum_and_push<kBlocks>(slice, largest, wants_list,
-                                     row_bound<kBlocks>(shared.bounds_parts), shared);
-  sum = block_sum(sum, shared.warp_sums);
-  exchange<kBlocks>(shared.sum_parts, SumPart{sum, shared.num_listed});
   sum = 0;
-  int num_listed = 0;
   for (int i = 0; i < kBlocks; ++i) {
-    sum += shared.sum_parts[i].sum;
-    num_listed += shared.sum_parts[i].num_listed;
+    const float block_largest = logit_of(shared.parts[i].bounds.best);
+    sum += shared.parts[i].sum * exp_not_positive(block_largest - largest);
   }
+  if (largest == -kMinusInfinity) sum = count_infinite<kBlocks>(slice, shared);
   const RowNorm norm = {largest, log(sum)};
 
   if (is_first && threadIdx.x == 0 && params.targets != nullptr) {
@@ -172,6 +178,8 @@ __global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
                                      : norm.logprob(logits[target]);
   }
   if (!wants_list) return;
+  const int num_listed =
+      list_from<kBlocks>(row_bound<kBlocks>(shared.parts), seen.best, slice, shared);
   if (num_listed > kListCapacity) {
     find_top_in_rounds(params, slice, norm, row, shared);
   } else if (is_first) {
@@ -187,22 +195,10 @@ __global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
 }
 
 template <int kBlocks>
-void launch_logprobs(const Params& params,
-                     int64_t num_rows,
-                     int64_t smem_bytes,
-                     cudaStream_t stream) {
-  if constexpr (kBlocks > 1) {
-    static const int64_t allowed = [] {
-      const int64_t bytes = device_traits().max_smem_bytes - int64_t{sizeof(Shared<kBlocks>)};
-      allow_smem(logprobs_kernel<kBlocks>, bytes);
-      return bytes;
-    }();
-    if (smem_bytes > allowed) return launch_logprobs<1>(params, num_rows, 0, stream);
-  }
+void launch_logprobs(const Params& params, int64_t num_rows, cudaStream_t stream) {
   launch(logprobs_kernel<kBlocks>,
          {.grid = dim3(static_cast<unsigned>(num_rows * kBlocks)),
           .block = dim3(kRowThreads),
-          .smem_bytes = smem_bytes,
           .cluster_size = kBlocks},
          stream, params);
 }
@@ -233,10 +229,9 @@ void logprobs(const LogprobsArgs& args, cudaStream_t stream, RowBlocks blocks) {
                          static_cast<int>(vocab_size),
                          args.top_n};
   if (blocks == RowBlocks::kFastest && device_traits().is_hopper()) {
-    launch_logprobs<kClusterBlocks>(
-        params, logits.num_rows, int64_t{slice_capacity(vocab_size, kClusterBlocks)} * 4, stream);
+    launch_logprobs<kClusterBlocks>(params, logits.num_rows, stream);
   } else {
-    launch_logprobs<1>(params, logits.num_rows, 0, stream);
+    launch_logprobs<1>(params, logits.num_rows, stream);
   }
 }
 

@@ -1,8 +1,9 @@
 // One row of logits, shared out over the thread blocks that work on it together.
 //
-// On Hopper a cluster of kClusterBlocks blocks holds a row in its shared memory, so that the row is
-// read once however often it is looked at; elsewhere one block reads it again each time. The blocks
-// push what they found into each other's shared memory and all combine it in the same order.
+// On Hopper these are a cluster of kClusterBlocks blocks, elsewhere one block. A row is streamed
+// once; what the second look at it needs lies in L2, or in shared memory where logits are changed.
+// The blocks push what they found into each other's shared memory and all combine it in the same
+// order.
 // The order of every selection is that of a key: by falling logit, ties to the lower id. Keys of
 // different tokens differ, so a selection is a single key, and NaN counts as -infinity.
 #pragma once
@@ -134,6 +135,16 @@ __device__ __forceinline__ T warp_max(T value) {
   }
   return value;
 }
+/// The sum of the lanes up to and with this one.
+template <typename T>
+__device__ __forceinline__ T warp_prefix(T value) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, value, step);
+    if (threadIdx.x % 32 >= step) value += before;
+  }
+  return value;
+}
 /// `per_warp`: kRowWarps values of shared memory, free again after the next barrier. Every thread
 /// gets the result.
 template <typename T>
@@ -161,11 +172,20 @@ struct RowSlice {
   int first_id = 0;
   int count = 0;
   bool has_whole_fours = false;  // 16-byte aligned and readable up to a multiple of four
+  bool is_infinite = false;      // some are +infinity: they alone count, as zeros
 
-  __device__ __forceinline__ float4 four(int i) const {
+  __device__ __forceinline__ float4 raw_four(int i) const {
     if (has_whole_fours) return *reinterpret_cast<const float4*>(logits + i);
     const auto one = [&](int j) { return j < count ? logits[j] : kMinusInfinity; };
     return {one(i), one(i + 1), one(i + 2), one(i + 3)};
+  }
+  __device__ __forceinline__ float4 four(int i) const {
+    float4 x = raw_four(i);
+    if (is_infinite) {
+      const auto share = [](float value) { return value == -kMinusInfinity ? 0 : kMinusInfinity; };
+      x = {share(x.x), share(x.y), share(x.z), share(x.w)};
+    }
+    return x;
   }
 };
 
@@ -173,62 +193,75 @@ __host__ __device__ inline int slice_capacity(int64_t vocab_size, int num_blocks
   return static_cast<int>((vocab_size + num_blocks * 4 - 1) / (num_blocks * 4) * 4);
 }
 
-/// The part of a row that falls to this block, ids rising with its rank. With one block the row
-/// stays where it is; otherwise its copy to `shared` (slice_capacity floats) is started, and
-/// finish_slice waits for it.
+/// The part of a row that falls to this block, ids rising with its rank, where it lies.
 template <int kBlocks>
-__device__ __forceinline__ RowSlice start_slice(const float* row, int vocab_size, float* shared) {
-  const bool is_aligned = vocab_size % 4 == 0 && reinterpret_cast<uint64_t>(row) % 16 == 0;
-  if constexpr (kBlocks == 1) {
-    return {row, 0, vocab_size, is_aligned};
-  } else {
-    const int capacity = slice_capacity(vocab_size, kBlocks);
-    RowSlice slice;
-    slice.logits = shared;
-    slice.first_id = min(block_rank<kBlocks>() * capacity, vocab_size);
-    slice.count = min(capacity, vocab_size - slice.first_id);
-    slice.has_whole_fours = true;
-    const float* const from = row + slice.first_id;
-    if (is_aligned) {
-      const uint32_t to = smem_address(shared);
-      for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
-        copy_async_16(to + i * 4, from + i);
-      }
-    } else {
-      for (int i = static_cast<int>(threadIdx.x); i < (slice.count + 3) / 4 * 4; i += kRowThreads) {
-        shared[i] = i < slice.count ? from[i] : kMinusInfinity;
-      }
-    }
-    copy_async_commit();
-    return slice;
-  }
-}
-template <int kBlocks>
-__device__ __forceinline__ void finish_slice() {
-  if constexpr (kBlocks > 1) {
-    copy_async_wait<0>();
-    __syncthreads();
-  }
+__device__ __forceinline__ RowSlice slice_in_place(const float* row, int vocab_size) {
+  const int capacity = slice_capacity(vocab_size, kBlocks);
+  RowSlice slice;
+  slice.first_id = min(block_rank<kBlocks>() * capacity, vocab_size);
+  slice.count = min(capacity, vocab_size - slice.first_id);
+  slice.logits = row + slice.first_id;
+  slice.has_whole_fours = vocab_size % 4 == 0 && reinterpret_cast<uint64_t>(row) % 16 == 0;
+  return slice;
 }
 
-/// The best key of the fours that this thread reads of a slice, 0 when there are none.
-__device__ __forceinline__ Key best_of_thread(const RowSlice& slice) {
-  const int first = static_cast<int>(threadIdx.x) * 4;
-  if (first >= slice.count) return 0;
+__device__ __forceinline__ float exp2_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+/// 2^((x - shift) * rate) for x <= shift; 0 for NaN, also of infinite differences.
+__device__ __forceinline__ float exp2_of_difference(float x, float shift, float rate) {
+  return exp2_approx(fmaxf((x - shift) * rate, -1000.0f));
+}
+
+/// What a thread makes of its fours in one pass.
+struct Glance {
+  Key best = 0;   // 0 without any
+  float sum = 0;  // of 2^((x - best's logit) * rate); 0 when that is infinite
+};
+
+/// Of the fours at first, first + step, ... below `end`.
+template <bool kWeighs>
+__device__ __forceinline__ Glance
+glance(const RowSlice& slice, int first, int end, int step, float rate) {
+  constexpr int kAtOnce = 4;  // loads in flight
+  if (first >= end) return {};
   float best = kMinusInfinity;
   int best_idx = first;
-  for (int i = first; i < slice.count; i += kRowThreads * 4) {
-    const float4 x = slice.four(i);
-    const float values[4] = {x.x, x.y, x.z, x.w};
+  float sum = 0;
+  for (int start = first; start < end; start += kAtOnce * step) {
+    float4 fours[kAtOnce];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (values[j] > best) {  // ids rise: the first of equals stays; false for NaN
-        best = values[j];
-        best_idx = i + j;
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int i = start + a * step;
+      fours[a] = i < end ? slice.raw_four(i)
+                         : float4{kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity};
+    }
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      const float4 x = fours[a];
+      const float largest = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));  // passes over NaN
+      if (largest > best) {  // ids rise: the first of equals stays
+        if (kWeighs) sum *= exp2_of_difference(best, largest, rate);
+        best = largest;
+        const int place = x.x == largest ? 0 : x.y == largest ? 1 : x.z == largest ? 2 : 3;
+        best_idx = start + a * step + place;
+      }
+      if (kWeighs) {
+        sum += (exp2_of_difference(x.x, best, rate) + exp2_of_difference(x.y, best, rate)) +
+               (exp2_of_difference(x.z, best, rate) + exp2_of_difference(x.w, best, rate));
       }
     }
   }
-  return key_of(best, slice.first_id + best_idx);
+  return {key_of(best, slice.first_id + best_idx), sum};
+}
+
+/// All fours of the slice over all threads of the block.
+template <bool kWeighs>
+__device__ __forceinline__ Glance glance_all(const RowSlice& slice, float rate) {
+  return glance<kWeighs>(slice, static_cast<int>(threadIdx.x) * 4, slice.count, kRowThreads * 4,
+                         rate);
 }
 
 // --- Finding the best few
@@ -290,15 +323,16 @@ __device__ __forceinline__ void find_bounds(Key best_of_this_thread,
   }
 }
 
-/// A key that at least num_wanted tokens of the row reach, if it has as many.
-template <int kBlocks>
-__device__ __forceinline__ Key row_bound(const SliceBounds* parts) {
+/// A key that at least num_wanted tokens of the row reach, if it has as many. parts[i].bounds:
+/// those of block i.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ Key row_bound(const Part* parts) {
   Key least_share = kAboveAll;
   Key best_all = 0;
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
-    least_share = min(least_share, parts[i].share);
-    best_all = max(best_all, parts[i].all);
+    least_share = min(least_share, parts[i].bounds.share);
+    best_all = max(best_all, parts[i].bounds.all);
   }
   return max(least_share, best_all);
 }

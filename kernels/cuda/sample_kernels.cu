@@ -1,6 +1,7 @@
 #include "kernels/cuda/sample_kernels.h"
 
 #include <algorithm>
+#include <climits>
 #include <string>
 
 #include "kernels/cuda/launch.h"
@@ -17,20 +18,23 @@ template <int kBlocks>
 constexpr int kTriedForTopP = kBlocks == 1 ? kNumGroups : 32 * kBlocks;
 
 // What the blocks of a row tell each other.
+struct FirstLook {
+  SliceBounds bounds;
+  double sum;  // of weights relative to bounds.best
+};
 struct Survey {
-  double total;  // weight of the slice's tokens that are left
+  double total;  // weight of the tokens that are left
   double mass;   // weight of those listed
   int num_listed;
 };
 struct PivotSums {
-  double mass[kNumPivots];
-  int count[kNumPivots];
+  double values[2 * kNumPivots];  // counts, then weights
 };
 
 template <int kBlocks>
 struct Shared {
   RowPlan plan;
-  SliceBounds bounds_parts[kBlocks];
+  FirstLook first_parts[kBlocks];
   Survey survey_parts[kBlocks];
   PivotSums pivot_parts[2][kBlocks];
   double draw_parts[kBlocks];
@@ -39,20 +43,19 @@ struct Shared {
   SliceBounds bounds;
   Key cut;  // set by the first block, in all of them
   int num_listed;
-  int lowest_id;
+  int num_kept;
+  int chosen;   // the first id or thread that passes the target
+  int last_id;  // with weight
   KeyList list;
   union {
     GroupScratch groups;
     int counts[kCountedAtOnce];
-    struct {
-      float weights[kListCapacity];
-      double sums[kListCapacity];
-    } best;
+    double weights[kListCapacity];
   };
 };
 
 // One row's draw, by kBlocks blocks. Every member function is called by all threads of all of them
-// unless it says otherwise; `largest`, cuts and decisions are the same in all.
+// unless it says otherwise; largest_, cuts and decisions are the same in all.
 template <int kBlocks>
 class RowDraw {
  public:
@@ -67,28 +70,31 @@ class RowDraw {
  private:
   __device__ bool is_first() const { return block_rank<kBlocks>() == 0; }
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
-  __device__ bool is_adjusted() const {
-    return plan_.num_biases + plan_.num_prompt_ids + plan_.num_output_ids > 0;
-  }
   __device__ float weight(float logit) const {
     return exp_not_positive(__fmul_rn(logit - largest_, plan_.scale));
   }
+  // Each warp has consecutive ids, so that sums of warps follow the order of ids.
+  __device__ int ids_per_warp() const { return slice_capacity(slice_.count, kRowWarps * 32) * 32; }
+  // Visits the fours of which some logit is at least `lowest`.
   template <typename Visit>
-  __device__ __forceinline__ void for_each_four(const Visit& visit) const {
-    for (int i = thread() * 4; i < slice_.count; i += kRowThreads * 4) visit(slice_.four(i), i);
+  __device__ __forceinline__ void for_each_four(float lowest, const Visit& visit) const {
+    for (int i = thread() * 4; i < slice_.count; i += kRowThreads * 4) {
+      const float4 x = slice_.four(i);
+      if (x.x >= lowest || x.y >= lowest || x.z >= lowest || x.w >= lowest) visit(x, i);
+    }
   }
 
   __device__ void load();
-  __device__ void own_the_row();
+  __device__ void copy_row();
   __device__ void adjust();
-  __device__ void find_largest(int num_wanted);
-  __device__ void share_among_infinite();
+  __device__ void look_first(bool is_greedy, bool is_filtered, bool weighs, bool is_first_row);
   __device__ int lowest_allowed() const;
-  __device__ Survey survey(Key floor, Key lowest, Key end, bool weighs);
-  __device__ Key find_cut(Key floor, bool by_mass, double needed);
+  __device__ Survey survey(Key floor, Key lowest, bool weighs_all);
+  __device__ Key find_cut(Key low, Key end, double above, bool by_mass, double needed);
   __device__ void draw_from_list(int count, double total);
-  __device__ void draw_from_slices(Key floor);
-  __device__ int first_passing(double target, double passed, const Cut& cut) const;
+  __device__ void weigh_slices(Key floor);
+  __device__ void draw_from_slices(const Cut& cut, double factor);
+  __device__ void walk(int first, int end, double passed, double target, const Cut& cut);
 
   const SampleParams& params_;
   Shared<kBlocks>& shared_;
@@ -96,8 +102,9 @@ class RowDraw {
   const int64_t row_;
   float* const memory_;  // of this block's slice, where it may be changed
   RowSlice slice_;
+  Key thread_best_ = 0;  // of the fours this thread visits; 0 with others
   float largest_ = 0;
-  Key bound_ = 0;
+  int best_id_ = 0;
 };
 
 // --- Loading and adjusting
@@ -105,41 +112,51 @@ class RowDraw {
 
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::load() {
-  slice_ =
-      start_slice<kBlocks>(params_.logits + row_ * params_.row_stride, params_.vocab_size, memory_);
-  // One warp reads the plan: it may lie across the bus.
+  slice_ = slice_in_place<kBlocks>(params_.logits + row_ * params_.row_stride, params_.vocab_size);
   constexpr int kPlanWords = sizeof(RowPlan) / 4;
   static_assert(sizeof(RowPlan) % 4 == 0 && kPlanWords <= 32);
   if (thread() < kPlanWords) {
+    // A plan that did not come with the launch may lie across the bus.
+    const RowPlan* const from = params_.plans == nullptr ? params_.own_plans : params_.plans;
     reinterpret_cast<uint32_t*>(&shared_.plan)[thread()] =
-        reinterpret_cast<const uint32_t*>(params_.plans + row_)[thread()];
+        reinterpret_cast<const uint32_t*>(from + row_)[thread()];
   }
   if (thread() == 0) {
     shared_.list.count = 0;
     shared_.num_listed = 0;
+    shared_.chosen = INT_MAX;
+    shared_.last_id = -1;
   }
-  if constexpr (kBlocks == 1) __syncthreads();
-  finish_slice<kBlocks>();
+  __syncthreads();
 }
 
-// Makes the slice this block's own, to change it.
+// Copies the slice to memory of this block's own, to change it.
 template <int kBlocks>
-__device__ void RowDraw<kBlocks>::own_the_row() {
-  if constexpr (kBlocks == 1) {
-    if (slice_.logits == memory_) return;
+__device__ void RowDraw<kBlocks>::copy_row() {
+  if (slice_.has_whole_fours) {
+    for (int i = thread() * 4; i < slice_.count; i += kRowThreads * 4) {
+      if constexpr (kBlocks > 1) {
+        copy_async_16(smem_address(memory_ + i), slice_.logits + i);
+      } else {
+        *reinterpret_cast<float4*>(memory_ + i) = slice_.raw_four(i);
+      }
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+  } else {
     for (int i = thread(); i < (slice_.count + 3) / 4 * 4; i += kRowThreads) {
       memory_[i] = i < slice_.count ? slice_.logits[i] : kMinusInfinity;
     }
-    slice_.logits = memory_;
-    slice_.has_whole_fours = true;
-    __syncthreads();
   }
+  slice_.logits = memory_;
+  slice_.has_whole_fours = true;
+  __syncthreads();
 }
 
 // Biases and penalties, as kernels/cpu/sampler.cc rounds them.
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::adjust() {
-  own_the_row();
+  copy_row();
   const int32_t* const biases = params_.lists + plan_.first_word;
   for (int i = thread(); i < plan_.num_biases; i += kRowThreads) {
     const int id = biases[2 * i];
@@ -197,27 +214,46 @@ __device__ void RowDraw<kBlocks>::adjust() {
 // --- The largest logit and the tokens left
 // --------------------------------------------------------
 
-// Sets bounds_parts, largest_ and, where num_wanted > 0, bound_.
+// One pass over the slice. Leaves a FirstLook of each block in first_parts and, for a draw that is
+// not filtered, the warps' sums of weights relative to the block's best.
 template <int kBlocks>
-__device__ void RowDraw<kBlocks>::find_largest(int num_wanted) {
-  const Key thread_best = best_of_thread(slice_);
-  if (num_wanted > 0) {
-    find_bounds(thread_best, num_wanted, kBlocks, shared_.groups, shared_.bounds);
+__device__ void RowDraw<kBlocks>::look_first(bool is_greedy,
+                                             bool is_filtered,
+                                             bool weighs,
+                                             bool is_first_row) {
+  constexpr float kLog2E = 1.44269502f;
+  const float rate = plan_.scale * kLog2E;
+  Glance seen;
+  if (is_greedy || (is_filtered && !weighs)) {
+    seen = glance_all<false>(slice_, 0);
+  } else if (is_filtered) {
+    seen = glance_all<true>(slice_, rate);
   } else {
-    const Key best = block_max(thread_best, shared_.warp_keys);
+    const int first = thread() / 32 * ids_per_warp();
+    seen = glance<true>(slice_, first + thread() % 32 * 4,
+                        min(first + ids_per_warp(), slice_.count), 128, rate);
+  }
+  if (is_filtered) {
+    thread_best_ = seen.best;
+    const int num_wanted =
+        plan_.top_k > 0 ? min(plan_.top_k, kListCapacity) : kTriedForTopP<kBlocks>;
+    find_bounds(seen.best, num_wanted, kBlocks, shared_.groups, shared_.bounds);
+  } else {
+    const Key best = block_max(seen.best, shared_.warp_keys);
     if (thread() == 0) shared_.bounds = {best, 0, 0};
   }
   __syncthreads();
-}
-
-// Tokens of logit +infinity share the draw, and differences must stay numbers.
-template <int kBlocks>
-__device__ void RowDraw<kBlocks>::share_among_infinite() {
-  own_the_row();
-  for (int i = thread(); i < slice_.count; i += kRowThreads) {
-    memory_[i] = memory_[i] == -kMinusInfinity ? 0 : kMinusInfinity;
+  double sum = 0;
+  if (!is_greedy) {
+    sum = seen.sum * exp2_of_difference(logit_of(seen.best), logit_of(shared_.bounds.best), rate);
+    sum = warp_sum(sum);
+    if (thread() % 32 == 0) shared_.warp_sums[0][thread() / 32] = sum;
+    __syncthreads();
+    sum = 0;
+    for (int i = 0; i < kRowWarps; ++i) sum += shared_.warp_sums[0][i];
   }
-  __syncthreads();
+  if (is_first_row) row_wait<kBlocks>();  // all blocks have begun
+  exchange<kBlocks>(shared_.first_parts, FirstLook{shared_.bounds, sum});
 }
 
 // For one thread: the lowest id that no bias forbids.
@@ -233,42 +269,31 @@ __device__ int RowDraw<kBlocks>::lowest_allowed() const {
   return id < params_.vocab_size ? id : 0;
 }
 
-// Lists the tokens of keys [lowest, end) and, if it weighs, adds up those from `floor` on and the
-// listed ones.
+// Lists the tokens from `lowest` on and weighs them; if it weighs all, also those from `floor` on.
+// Threads that hold nothing of either are spared.
 template <int kBlocks>
-__device__ Survey RowDraw<kBlocks>::survey(Key floor, Key lowest, Key end, bool weighs) {
+__device__ Survey RowDraw<kBlocks>::survey(Key floor, Key lowest, bool weighs_all) {
   const Cut left(floor);
-  const float lowest_logit = logit_of(lowest);
   double total = 0;
   double mass = 0;
-  for_each_four([&](const float4& x, int i) {
-    const float values[4] = {x.x, x.y, x.z, x.w};
-    if (weighs) {
-      float weights[4];
+  if (weighs_all || thread_best_ >= lowest) {
+    for_each_four(logit_of(weighs_all ? floor : lowest), [&](const float4& x, int i) {
+      const float values[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        weights[j] = left.keeps(values[j], slice_.first_id + i + j) ? weight(values[j]) : 0;
+        const int id = slice_.first_id + i + j;
+        if (!left.keeps(values[j], id)) continue;
+        const float token_weight = weight(values[j]);
+        total += token_weight;
+        const Key key = key_of(values[j], id);
+        if (key < lowest) continue;
+        if (atomicAdd(&shared_.num_listed, 1) < kListCapacity) push<kBlocks>(shared_.list, key);
+        mass += token_weight;
       }
-      total += (weights[0] + weights[1]) + (weights[2] + weights[3]);
-    }
-    if (!(x.x >= lowest_logit || x.y >= lowest_logit || x.z >= lowest_logit ||
-          x.w >= lowest_logit)) {
-      return;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const Key key = key_of(values[j], slice_.first_id + i + j);
-      if (key < lowest || key >= end) continue;
-      if (atomicAdd(&shared_.num_listed, 1) < kListCapacity) push<kBlocks>(shared_.list, key);
-      if (weighs) mass += weight(values[j]);
-    }
-  });
-  if (weighs) {
-    total = block_sum(total, shared_.warp_sums[0]);
-    mass = block_sum(mass, shared_.warp_sums[1]);
-  } else {
-    __syncthreads();
+    });
   }
+  total = block_sum(total, shared_.warp_sums[1]);
+  mass = block_sum(mass, shared_.warp_sums[2]);
   exchange<kBlocks>(shared_.survey_parts, Survey{total, mass, shared_.num_listed});
   Survey all = {0, 0, 0};
   for (int i = 0; i < kBlocks; ++i) {
@@ -282,95 +307,137 @@ __device__ Survey RowDraw<kBlocks>::survey(Key floor, Key lowest, Key end, bool 
 // --- Exact cuts of any size
 // -----------------------------------------------------------------------
 
-// The highest key such that the tokens from it on number, or weigh, at least `needed`; `floor` if
-// all from there on do not. Quarters the range of keys until the rest of it fits the list.
+// Keys that quarter [low, end): between logits while there are any between, then between keys.
+// With `by_logit` false always the latter, which halves any range of floats in so many rounds.
+__device__ __forceinline__ void make_pivots(Key low,
+                                            Key end,
+                                            bool by_logit,
+                                            Key (&pivots)[kNumPivots]) {
+  const float low_logit = logit_of(low);
+  const float step = (logit_of(end) - low_logit) / (kNumPivots + 1);
+  for (int p = 0; p < kNumPivots; ++p) {
+    pivots[p] = static_cast<Key>(ordered_bits(low_logit + step * static_cast<float>(p + 1))) << 32;
+  }
+  if (by_logit && pivots[0] > low && pivots[1] > pivots[0] && pivots[2] > pivots[1] &&
+      end > pivots[2]) {
+    return;
+  }
+  for (int p = 0; p < kNumPivots; ++p) pivots[p] = low + (end - low) / (kNumPivots + 1) * (p + 1);
+}
+
+// The highest key such that the tokens from it on number, or weigh, at least `needed`: those from
+// `end` on, `above` in all, do not. `low` if all from there on do not. Quarters the range of keys
+// until the rest of it fits the list.
 template <int kBlocks>
-__device__ Key RowDraw<kBlocks>::find_cut(Key floor, bool by_mass, double needed) {
-  Key low = floor;                                                 // enough from here on
-  Key end = (static_cast<Key>(ordered_bits(largest_)) + 1) << 32;  // not enough from here on
-  double above = 0;                                                // count or weight from `end` on
-  int num_between = 0;                                             // in [low, end)
+__device__ Key
+RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double needed) {
+  const Key floor = low;
+  const int measure = by_mass ? kNumPivots : 0;  // index of the sums that count
+  double num_between = 0;                        // in [low, end)
   for (int round = 0;; ++round) {
     Key pivots[kNumPivots];
-    for (int p = 0; p < kNumPivots; ++p) pivots[p] = low + (end - low) / (kNumPivots + 1) * (p + 1);
+    make_pivots(low, end, by_mass || round % 2 == 1, pivots);
     if (round == 0) pivots[0] = low;  // to know how many there are
-    PivotSums sums = {};
+    double sums[2 * kNumPivots] = {};
     const float low_logit = logit_of(low);
-    for_each_four([&](const float4& x, int i) {
-      const float values[4] = {x.x, x.y, x.z, x.w};
+    if (thread_best_ >= low) {
+      for_each_four(low_logit, [&](const float4& x, int i) {
+        const float values[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        if (!(values[j] >= low_logit)) continue;
-        const Key key = key_of(values[j], slice_.first_id + i + j);
-        if (key < low || key >= end) continue;
-        const float mass = by_mass ? weight(values[j]) : 0;
+        for (int j = 0; j < 4; ++j) {
+          if (!(values[j] >= low_logit)) continue;
+          const Key key = key_of(values[j], slice_.first_id + i + j);
+          if (key < low || key >= end) continue;
+          const float mass = by_mass ? weight(values[j]) : 0;
 #pragma unroll
-        for (int p = 0; p < kNumPivots; ++p) {
-          if (key < pivots[p]) continue;
-          ++sums.count[p];
-          sums.mass[p] += mass;
+          for (int p = 0; p < kNumPivots; ++p) {
+            if (key < pivots[p]) continue;
+            sums[p] += 1;
+            sums[kNumPivots + p] += mass;
+          }
         }
-      }
-    });
+      });
+    }
 #pragma unroll
-    for (int p = 0; p < kNumPivots; ++p) {
-      sums.mass[p] = block_sum(sums.mass[p], shared_.warp_sums[p]);
-      sums.count[p] = static_cast<int>(
-          block_sum(static_cast<double>(sums.count[p]), shared_.warp_sums[kNumPivots + p]));
+    for (int i = 0; i < 2 * kNumPivots; ++i) {
+      const double sum = warp_sum(sums[i]);
+      if (thread() % 32 == 0) shared_.warp_sums[i][thread() / 32] = sum;
+    }
+    __syncthreads();
+    PivotSums part = {};
+    if (thread() < 32) {
+#pragma unroll
+      for (int i = 0; i < 2 * kNumPivots; ++i) {
+        part.values[i] = warp_sum(thread() < kRowWarps ? shared_.warp_sums[i][thread()] : 0.0);
+      }
     }
     PivotSums* const parts = shared_.pivot_parts[round % 2];
-    exchange<kBlocks>(parts, sums);
-    sums = {};
-    for (int b = 0; b < kBlocks; ++b) {
-      for (int p = 0; p < kNumPivots; ++p) {
-        sums.mass[p] += parts[b].mass[p];
-        sums.count[p] += parts[b].count[p];
-      }
+    exchange<kBlocks>(parts, part);
+#pragma unroll
+    for (int i = 0; i < 2 * kNumPivots; ++i) {
+      sums[i] = 0;
+      for (int b = 0; b < kBlocks; ++b) sums[i] += parts[b].values[i];
     }
     if (round == 0) {
-      num_between = sums.count[0];
-      if ((by_mass ? sums.mass[0] : sums.count[0]) < needed) return floor;
+      num_between = sums[0];
+      if (above + sums[measure] < needed) return floor;
     }
     // The highest pivot from which on there is enough.
     const double above_end = above;
-    const int num_from_low = num_between;
-    int num_from_next = 0;
+    const double num_from_low = num_between;
+    double num_from_next = 0;
     bool is_found = false;
 #pragma unroll
     for (int p = kNumPivots - 1; p >= 0; --p) {
       if (is_found) continue;
-      if (above_end + (by_mass ? sums.mass[p] : sums.count[p]) >= needed) {
+      const double from_pivot = above_end + (by_mass ? sums[kNumPivots + p] : sums[p]);
+      if (from_pivot >= needed) {
         low = pivots[p];
-        num_between = sums.count[p] - num_from_next;
+        num_between = sums[p] - num_from_next;
         is_found = true;
       } else {
         end = pivots[p];
-        above = above_end + (by_mass ? sums.mass[p] : sums.count[p]);
-        num_from_next = sums.count[p];
+        above = from_pivot;
+        num_from_next = sums[p];
       }
     }
     if (!is_found) num_between = num_from_low - num_from_next;
-    if (num_between <= kListCapacity || end - low <= kNumPivots + 1) break;
+    if (num_between <= kListCapacity) break;
   }
 
   // Order what is left and find the place in it.
-  if (thread() == 0) {
-    shared_.list.count = 0;
-    shared_.num_listed = 0;
+  if (thread() == 0) shared_.list.count = 0;
+  row_barrier<kBlocks>();
+  if (thread_best_ >= low) {
+    for_each_four(logit_of(low), [&](const float4& x, int i) {
+      const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const Key key = key_of(values[j], slice_.first_id + i + j);
+        if (key >= low && key < end) push<kBlocks>(shared_.list, key);
+      }
+    });
   }
   row_barrier<kBlocks>();
-  const int count = survey(kAboveAll, low, end, /*weighs=*/false).num_listed;
   if (is_first()) {
+    const int count = static_cast<int>(num_between);
     sort_list(shared_.list, count);
     __syncthreads();
-    if (thread() == 0) {
+    if (thread() < 32) {
       Key cut = low;
-      for (int i = 0; i < count; ++i) {
-        cut = shared_.list.sorted[i];
-        above += by_mass ? weight(logit_of(cut)) : 1;
-        if (above >= needed) break;
+      bool is_found = false;
+      for (int start = 0; start < count && !is_found; start += 32) {
+        const int i = start + thread();
+        const Key key = i < count ? shared_.list.sorted[i] : 0;
+        const double value = i >= count ? 0 : by_mass ? weight(logit_of(key)) : 1;
+        const double from_key = above + warp_prefix(value);
+        const unsigned enough = __ballot_sync(kAllLanes, i < count && from_key >= needed);
+        is_found = enough != 0;
+        const int last = min(31, count - 1 - start);
+        cut = __shfl_sync(kAllLanes, key, is_found ? __ffs(static_cast<int>(enough)) - 1 : last);
+        above = __shfl_sync(kAllLanes, from_key, 31);
       }
-      for (int i = 0; i < kBlocks; ++i) *in_block<kBlocks>(&shared_.cut, i) = cut;
+      if (thread() < kBlocks) *in_block<kBlocks>(&shared_.cut, thread()) = cut;
     }
   }
   row_barrier<kBlocks>();
@@ -391,76 +458,56 @@ __device__ __forceinline__ double draw_target(double uniform, double total) {
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::draw_from_list(int count, double total) {
   sort_list(shared_.list, count);
-  if (thread() == 0) {
-    shared_.lowest_id = params_.vocab_size;
-    shared_.num_listed = count;
-  }
+  if (thread() == 0) shared_.num_kept = count;
   __syncthreads();
   const Key* const keys = shared_.list.sorted;
   int num_kept = plan_.top_k > 0 ? min(count, plan_.top_k) : count;
   const int i = thread();
-  const float own_weight = i < num_kept ? weight(logit_of(keys[i])) : 0;
-  if (i < num_kept) shared_.best.weights[i] = own_weight;
+  const double own_weight = i < num_kept ? weight(logit_of(keys[i])) : 0;
+  if (i < num_kept) shared_.weights[i] = own_weight;
 
   // The end of the nucleus: sums in rank order, by warp and then over warps.
-  if (plan_.top_p < 1) {
-    double sum = own_weight;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const double before = __shfl_up_sync(kAllLanes, sum, step);
-      if (i % 32 >= step) sum += before;
-    }
-    if (i % 32 == 31) shared_.warp_sums[0][i / 32] = sum;
-    __syncthreads();
-    double before = 0;
-    double all = 0;
-    for (int warp = 0; warp < kRowWarps; ++warp) {
-      if (warp == i / 32) before = all;
-      all += shared_.warp_sums[0][warp];
-    }
-    const double needed = plan_.top_p * (total < 0 ? all : total);
-    if (i < num_kept && before + sum >= needed) atomicMin(&shared_.num_listed, i + 1);
-    __syncthreads();
-    num_kept = min(num_kept, shared_.num_listed);
-  } else {
-    __syncthreads();
+  double sum = warp_prefix(own_weight);
+  if (i % 32 == 31) shared_.warp_sums[0][i / 32] = sum;
+  __syncthreads();
+  double all = 0;
+  for (int warp = 0; warp < kRowWarps; ++warp) {
+    if (warp == i / 32) sum += all;
+    all += shared_.warp_sums[0][warp];
   }
+  if (plan_.top_p < 1) {
+    const double needed = plan_.top_p * (total < 0 ? all : total);
+    if (i < num_kept && sum >= needed) atomicMin(&shared_.num_kept, i + 1);
+    __syncthreads();
+    num_kept = min(num_kept, shared_.num_kept);
+  }
+  if (i == num_kept - 1) shared_.warp_sums[1][0] = sum;
+  __syncthreads();
+  const double target = draw_target(plan_.uniform, shared_.warp_sums[1][0]);
 
   // The draw by rising id: each token's weight and that of all kept ones below it.
-  const int id = i < num_kept ? id_of(keys[i]) : 0;
-  double passed = 0;
-  double kept_total = 0;
-  if (i < num_kept) {
-    for (int j = 0; j < num_kept; ++j) {
-      const double other = shared_.best.weights[j];
-      kept_total += other;
-      if (id_of(keys[j]) <= id) passed += other;
-    }
-    if (own_weight > 0 && passed > draw_target(plan_.uniform, kept_total)) {
-      atomicMin(&shared_.lowest_id, id);
-    }
+  if (i < num_kept && own_weight > 0) {
+    const int id = id_of(keys[i]);
+    double passed = 0;
+#pragma unroll 4
+    for (int j = 0; j < num_kept; ++j) passed += id_of(keys[j]) <= id ? shared_.weights[j] : 0;
+    if (passed > target) atomicMin(&shared_.chosen, id);
+    atomicMax(&shared_.last_id, id);  // drawn where rounding keeps all from passing
   }
   __syncthreads();
-  if (shared_.lowest_id < params_.vocab_size) {
-    if (i == 0) params_.token_ids[row_] = shared_.lowest_id;
-    return;
+  if (i == 0) {
+    params_.token_ids[row_] = shared_.chosen < INT_MAX ? shared_.chosen : shared_.last_id;
   }
-  // Rounding kept all from passing: the last that has weight.
-  const Key last = block_max<Key>(own_weight > 0 ? static_cast<Key>(id) : 0, shared_.warp_keys);
-  if (i == 0) params_.token_ids[row_] = static_cast<int>(last);
 }
 
-// For one warp: walks its part of the slice until `passed` exceeds the target.
+// For the chosen block: walks ids [first, end) of the slice until the sum exceeds the target.
 template <int kBlocks>
-__device__ int RowDraw<kBlocks>::first_passing(double target, double passed, const Cut& cut) const {
-  const int lane = thread() % 32;
-  const int part = slice_capacity(slice_.count, kRowWarps * 32) * 32;
-  const int first = thread() / 32 * part;
-  const int end = min(first + part, slice_.count);
-  int last = -1;  // with weight
-  for (int start = first; start < end; start += 128) {
-    const int i = start + lane * 4;
+__device__ void RowDraw<kBlocks>::walk(
+    int first, int end, double passed, double target, const Cut& cut) {
+  for (int start = first; start < end; start += kRowThreads * 4) {
+    const int i = start + thread() * 4;
     float weights[4] = {};
+    int last = -1;
     if (i < end) {
       const float4 x = slice_.four(i);
       const float values[4] = {x.x, x.y, x.z, x.w};
@@ -471,46 +518,53 @@ __device__ int RowDraw<kBlocks>::first_passing(double target, double passed, con
         if (weights[j] > 0) last = id;
       }
     }
-    double sum = (weights[0] + weights[1]) + (weights[2] + weights[3]);
-    const double step_sum = warp_sum(sum);
-    if (passed + step_sum > target) {
-      // Up to and with each lane, then token by token in the first lane that passes.
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const double before = __shfl_up_sync(kAllLanes, sum, step);
-        if (lane >= step) sum += before;
-      }
-      const unsigned passing = __ballot_sync(kAllLanes, passed + sum > target);
-      if (passing != 0) {
-        const int chosen = __ffs(static_cast<int>(passing)) - 1;
-        double before = __shfl_up_sync(kAllLanes, sum, 1);
-        before = passed + (lane == 0 ? 0 : before);
-        int own = -1;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (weights[j] == 0 || (own >= 0 && before > target)) continue;
-          own = slice_.first_id + i + j;
-          before += weights[j];
-        }
-        return __shfl_sync(kAllLanes, own, chosen);
-      }
-      break;
+    const double sum =
+        warp_prefix(static_cast<double>((weights[0] + weights[1]) + (weights[2] + weights[3])));
+    double before = __shfl_up_sync(kAllLanes, sum, 1);
+    if (thread() % 32 == 0) before = 0;
+    __syncthreads();  // warp_sums have been read
+    if (thread() % 32 == 31) shared_.warp_sums[1][thread() / 32] = sum;
+    __syncthreads();
+    double before_warp = passed;
+    for (int warp = 0; warp < kRowWarps; ++warp) {
+      if (warp == thread() / 32) before_warp = passed;
+      passed += shared_.warp_sums[1][warp];
     }
-    passed += step_sum;
+    if (last >= 0) {
+      if (before_warp + sum > target) atomicMin(&shared_.chosen, thread());
+      atomicMax(&shared_.last_id, last);
+    }
+    __syncthreads();
+    if (shared_.chosen == INT_MAX) continue;
+    if (shared_.chosen != thread()) return;
+    // The token within the thread.
+    double passed_here = before_warp + before;
+    int id = -1;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (weights[j] == 0 || (id >= 0 && passed_here > target)) continue;
+      id = slice_.first_id + i + j;
+      passed_here += weights[j];
+    }
+    params_.token_ids[row_] = id;
+    return;
   }
-  return warp_max(last);
+  // Rounding kept the sum from passing the target: the last token that has weight. The best one in
+  // a part that has some against its own best alone.
+  if (thread() == 0) {
+    params_.token_ids[row_] = shared_.last_id >= 0 ? shared_.last_id : best_id_;
+  }
 }
 
-// A draw among all tokens from `floor` on.
+// Leaves the warps' sums of the weights of all tokens from `floor` on, and each block's in
+// draw_parts.
 template <int kBlocks>
-__device__ void RowDraw<kBlocks>::draw_from_slices(Key floor) {
+__device__ void RowDraw<kBlocks>::weigh_slices(Key floor) {
   const Cut cut(floor);
-  // Each warp has consecutive ids, so that sums of warps follow the order of ids.
-  const int warp = thread() / 32;
-  const int part = slice_capacity(slice_.count, kRowWarps * 32) * 32;
-  const int first = warp * part;
-  const int end = min(first + part, slice_.count);
+  const int first = thread() / 32 * ids_per_warp();
+  const int end = min(first + ids_per_warp(), slice_.count);
   double sum = 0;
+#pragma unroll 2
   for (int i = first + thread() % 32 * 4; i < end; i += 128) {
     const float4 x = slice_.four(i);
     const float values[4] = {x.x, x.y, x.z, x.w};
@@ -522,32 +576,36 @@ __device__ void RowDraw<kBlocks>::draw_from_slices(Key floor) {
     sum += (weights[0] + weights[1]) + (weights[2] + weights[3]);
   }
   sum = warp_sum(sum);
-  if (thread() % 32 == 0) shared_.warp_sums[0][warp] = sum;
+  if (thread() % 32 == 0) shared_.warp_sums[0][thread() / 32] = sum;
   __syncthreads();
   double block_total = 0;
   for (int i = 0; i < kRowWarps; ++i) block_total += shared_.warp_sums[0][i];
   exchange<kBlocks>(shared_.draw_parts, block_total);
+}
+
+// A draw among the tokens that `cut` keeps. draw_parts has the weight of each block and warp_sums
+// that of its warps, which `factor` brings to the same scale.
+template <int kBlocks>
+__device__ void RowDraw<kBlocks>::draw_from_slices(const Cut& cut, double factor) {
   double total = 0;
   for (int i = 0; i < kBlocks; ++i) total += shared_.draw_parts[i];
   const double target = draw_target(plan_.uniform, total);
-
   // The block, and in it the warp, where the sum passes the target.
   double passed = 0;
-  int chosen = 0;
-  while (passed + shared_.draw_parts[chosen] <= target) passed += shared_.draw_parts[chosen++];
-  if (chosen != block_rank<kBlocks>()) return;
-  int chosen_warp = 0;
+  int block = 0;
+  while (passed + shared_.draw_parts[block] <= target) passed += shared_.draw_parts[block++];
+  if (block != block_rank<kBlocks>()) return;
+  int warp = 0;
   double passed_before = passed;
   for (int i = 0; i < kRowWarps; ++i) {
     if (shared_.warp_sums[0][i] == 0) continue;
-    chosen_warp = i;  // where rounding keeps all from passing, the last that has weight
+    warp = i;  // where rounding keeps all from passing, the last that has weight
     passed_before = passed;
-    passed += shared_.warp_sums[0][i];
+    passed += shared_.warp_sums[0][i] * factor;
     if (passed > target) break;
   }
-  if (warp != chosen_warp) return;
-  const int id = first_passing(target, passed_before, cut);
-  if (thread() % 32 == 0) params_.token_ids[row_] = id;
+  const int first = warp * ids_per_warp();
+  walk(first, min(first + ids_per_warp(), slice_.count), passed_before, target, cut);
 }
 
 // --- The row
@@ -556,17 +614,18 @@ __device__ void RowDraw<kBlocks>::draw_from_slices(Key floor) {
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
   load();
-  if (is_adjusted()) adjust();
+  if (params_.lists != nullptr) {
+    if (plan_.num_biases + plan_.num_prompt_ids + plan_.num_output_ids > 0) adjust();
+  }
   const bool is_greedy = plan_.top_k == 1;
-  const int num_wanted = is_greedy         ? 0
-                         : plan_.top_k > 0 ? min(plan_.top_k, kListCapacity)
-                         : plan_.top_p < 1 ? kTriedForTopP<kBlocks>
-                                           : 0;
-  find_largest(num_wanted);
-  if (is_first_row) row_wait<kBlocks>();  // all blocks have begun
-  exchange<kBlocks>(shared_.bounds_parts, shared_.bounds);
+  const bool is_filtered = !is_greedy && (plan_.top_k > 0 || plan_.top_p < 1);
+  const bool has_min_p = plan_.min_p_offset > kMinusInfinity;
+  // In the first pass already, where all tokens have weight.
+  const bool weighs = !is_greedy && plan_.top_k == 0 && !has_min_p;
+  look_first(is_greedy, is_filtered, weighs, is_first_row);
+  const FirstLook* const parts = shared_.first_parts;
   Key best = 0;
-  for (int i = 0; i < kBlocks; ++i) best = max(best, shared_.bounds_parts[i].best);
+  for (int i = 0; i < kBlocks; ++i) best = max(best, parts[i].bounds.best);
   if (best < kAboveMinusInfinity) {
     if (is_first() && thread() == 0) params_.token_ids[row_] = lowest_allowed();
     return;
@@ -576,44 +635,90 @@ __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
     return;
   }
   largest_ = logit_of(best);
-  Key bound = row_bound<kBlocks>(shared_.bounds_parts);
+  best_id_ = id_of(best);
+  Key bound = is_filtered ? row_bound<kBlocks>(parts) : 0;
   if (largest_ == -kMinusInfinity) {
-    share_among_infinite();
+    // Tokens of logit +infinity share the draw, and differences must stay numbers.
+    slice_.is_infinite = true;
+    thread_best_ = kAboveAll;
     largest_ = 0;
     bound = logit_of(bound) == -kMinusInfinity ? key_of(0, id_of(bound)) : kAboveMinusInfinity;
+  }
+  // Weights of the first pass are relative to their block's best. Lanes compute a block's each.
+  const bool is_weighed = weighs && !slice_.is_infinite;
+  const int lane_block = thread() % kBlocks;
+  double factor = 0;
+  double lane_sum = 0;
+  if (is_weighed && parts[lane_block].sum > 0) {
+    const double below = static_cast<double>(logit_of(parts[lane_block].bounds.best)) - largest_;
+    factor = exp(below * plan_.scale);
+    lane_sum = parts[lane_block].sum * factor;
   }
 
   // min_p: p >= min_p * p_max, said of logits.
   const auto lowest = static_cast<float>(
       fmax(static_cast<double>(largest_) + plan_.min_p_offset, -3.40282346638528859812e38));
   Key floor = static_cast<Key>(ordered_bits(lowest)) << 32;
-  const bool is_filtered = plan_.top_k > 0 || plan_.top_p < 1;
   if (!is_filtered) {
-    draw_from_slices(floor);
+    if (is_weighed) {
+      if (thread() < kBlocks) shared_.draw_parts[thread()] = lane_sum;
+      __syncthreads();
+      factor = __shfl_sync(kAllLanes, factor, block_rank<kBlocks>());
+    } else {
+      weigh_slices(floor);
+      factor = 1;
+    }
+    draw_from_slices(Cut(floor), factor);
     return;
   }
 
   // The best few hold what is kept, unless top_k is large or the weights are spread wide.
-  const bool weighs_all = plan_.top_k == 0;
+  Key end = (static_cast<Key>(ordered_bits(largest_)) + 1) << 32;
+  double above = 0;
+  double total = 0;
+  Key low = floor;
   if (plan_.top_k <= kListCapacity) {
-    const Survey seen = survey(floor, max(floor, bound), kAboveAll, weighs_all);
-    const bool is_enough = !weighs_all || seen.mass >= plan_.top_p * seen.total;
+    const Survey seen = survey(floor, max(floor, bound), plan_.top_k == 0 && !is_weighed);
+    total = seen.total;
+    if (is_weighed) {
+      total = 0;
+      for (int i = 0; i < kBlocks; ++i) total += __shfl_sync(kAllLanes, lane_sum, i);
+    }
+    const bool is_enough = plan_.top_k > 0 || seen.mass >= plan_.top_p * total;
     if (seen.num_listed <= kListCapacity && is_enough) {
-      if (is_first()) draw_from_list(seen.num_listed, weighs_all ? seen.total : -1);
+      if (is_first()) draw_from_list(seen.num_listed, plan_.top_k > 0 ? -1 : total);
       return;
     }
-    row_barrier<kBlocks>();
+    if (is_enough) {
+      low = max(low, bound);
+    } else {
+      end = max(floor, bound);
+      above = seen.mass;
+    }
   }
-  if (plan_.top_k > 0) floor = find_cut(floor, /*by_mass=*/false, plan_.top_k);
+  if (plan_.top_k > 0) {
+    floor = find_cut(low, end, above, /*by_mass=*/false, plan_.top_k);
+    if (plan_.top_p < 1) {
+      total = survey(floor, kAboveAll, /*weighs_all=*/true).total;
+    }
+    low = floor;
+    end = (static_cast<Key>(ordered_bits(largest_)) + 1) << 32;
+    above = 0;
+  }
   if (plan_.top_p < 1) {
-    const double total = survey(floor, kAboveAll, kAboveAll, /*weighs=*/true).total;
-    floor = find_cut(floor, /*by_mass=*/true, plan_.top_p * total);
+    // Tokens lighter than this hold less than 1 - top_p together, with ample room for rounding.
+    const double lightest = (1.0 - plan_.top_p) * total / (4.0 * params_.vocab_size);
+    const auto light_logit = static_cast<float>(largest_ + log(lightest) / plan_.scale);
+    low = max(low, static_cast<Key>(ordered_bits(light_logit)) << 32);
+    floor = low < end ? find_cut(low, end, above, /*by_mass=*/true, plan_.top_p * total) : floor;
   }
-  draw_from_slices(floor);
+  weigh_slices(floor);
+  draw_from_slices(Cut(floor), 1);
 }
 
 template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void sample_kernel(SampleParams params) {
+__global__ __launch_bounds__(kRowThreads) void sample_kernel(
+    const __grid_constant__ SampleParams params) {
   extern __shared__ __align__(16) float slice_memory[];
   __shared__ Shared<kBlocks> shared;
   wait_for_previous_kernels();
@@ -626,7 +731,7 @@ __global__ __launch_bounds__(kRowThreads) void sample_kernel(SampleParams params
   const int64_t first_row = blockIdx.x / kBlocks;
   for (int64_t row = first_row; row < params.num_rows; row += gridDim.x / kBlocks) {
     RowDraw<kBlocks>(params, shared, row, memory).run(row == first_row);
-    row_barrier<kBlocks>();
+    if constexpr (kBlocks == 1) __syncthreads();  // a cluster has one row
   }
 }
 
@@ -634,22 +739,16 @@ __global__ __launch_bounds__(kRowThreads) void sample_kernel(SampleParams params
 // -------------------------------------------------------------------------
 
 template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void argmax_kernel(SampleParams params) {
+__global__ __launch_bounds__(kRowThreads) void argmax_kernel(ArgmaxParams params) {
   __shared__ Key parts[kBlocks];
   __shared__ Key warp_keys[kRowWarps];
   wait_for_previous_kernels();
   let_next_kernel_start();
   row_arrive<kBlocks>();
   const int64_t row = blockIdx.x / kBlocks;
-  const float* const logits = params.logits + row * params.row_stride;
-  const int capacity = slice_capacity(params.vocab_size, kBlocks);
-  RowSlice slice;
-  slice.first_id = min(block_rank<kBlocks>() * capacity, params.vocab_size);
-  slice.count = min(capacity, params.vocab_size - slice.first_id);
-  slice.logits = logits + slice.first_id;
-  slice.has_whole_fours =
-      params.vocab_size % 4 == 0 && reinterpret_cast<uint64_t>(logits) % 16 == 0;
-  const Key best = block_max(best_of_thread(slice), warp_keys);
+  const RowSlice slice =
+      slice_in_place<kBlocks>(params.logits + row * params.row_stride, params.vocab_size);
+  const Key best = block_max(glance_all<false>(slice, 0).best, warp_keys);
   row_wait<kBlocks>();  // all blocks have begun
   if (threadIdx.x == 0) *in_block<kBlocks>(&parts[block_rank<kBlocks>()], 0) = best;
   row_barrier<kBlocks>();
@@ -664,17 +763,11 @@ int64_t slice_bytes(int64_t vocab_size) {
 }
 
 template <int kBlocks>
-void launch_row_kernel(void (*kernel)(SampleParams),
-                       const SampleParams& params,
-                       int64_t num_rows,
-                       int64_t smem_bytes,
-                       cudaStream_t stream) {
-  launch(kernel,
-         {.grid = dim3(static_cast<unsigned>(num_rows * kBlocks)),
+Launch row_launch(int64_t num_rows, int64_t smem_bytes) {
+  return {.grid = dim3(static_cast<unsigned>(num_rows * kBlocks)),
           .block = dim3(kRowThreads),
           .smem_bytes = smem_bytes,
-          .cluster_size = kBlocks},
-         stream, params);
+          .cluster_size = kBlocks};
 }
 
 }  // namespace
@@ -685,12 +778,12 @@ bool fits_cluster(int64_t vocab_size) {
          slice_bytes(vocab_size) + int64_t{sizeof(Shared<kClusterBlocks>)} <= traits.max_smem_bytes;
 }
 
-void argmax_rows(const SampleParams& params, bool uses_cluster, cudaStream_t stream) {
+void argmax_rows(const ArgmaxParams& params, bool uses_cluster, cudaStream_t stream) {
   if (uses_cluster) {
-    launch_row_kernel<kClusterBlocks>(argmax_kernel<kClusterBlocks>, params, params.num_rows, 0,
-                                      stream);
+    launch(argmax_kernel<kClusterBlocks>, row_launch<kClusterBlocks>(params.num_rows, 0), stream,
+           params);
   } else {
-    launch_row_kernel<1>(argmax_kernel<1>, params, params.num_rows, 0, stream);
+    launch(argmax_kernel<1>, row_launch<1>(params.num_rows, 0), stream, params);
   }
 }
 
@@ -698,21 +791,21 @@ void sample_rows(const SampleParams& params,
                  bool uses_cluster,
                  int num_blocks,
                  cudaStream_t stream) {
-  if (uses_cluster) {
-    const int64_t smem_bytes = slice_bytes(params.vocab_size);
-    static const int64_t allowed = [] {
-      const int64_t bytes =
-          device_traits().max_smem_bytes - int64_t{sizeof(Shared<kClusterBlocks>)};
-      allow_smem(sample_kernel<kClusterBlocks>, bytes);
-      return bytes;
-    }();
-    AUGUR_REQUIRE(smem_bytes <= allowed, std::to_string(params.vocab_size));
-    launch_row_kernel<kClusterBlocks>(sample_kernel<kClusterBlocks>, params, params.num_rows,
-                                      smem_bytes, stream);
-  } else {
-    launch_row_kernel<1>(sample_kernel<1>, params, std::min(params.num_rows, num_blocks), 0,
-                         stream);
+  if (!uses_cluster) {
+    launch(sample_kernel<1>, row_launch<1>(std::min(params.num_rows, num_blocks), 0), stream,
+           params);
+    return;
   }
+  static const int64_t allowed_bytes = [] {
+    const int64_t bytes = device_traits().max_smem_bytes - int64_t{sizeof(Shared<kClusterBlocks>)};
+    allow_smem(sample_kernel<kClusterBlocks>, bytes);
+    return bytes;
+  }();
+  // Without lists nothing is adjusted, and rows stay where they are.
+  const int64_t smem_bytes = params.lists == nullptr ? 0 : slice_bytes(params.vocab_size);
+  AUGUR_REQUIRE(smem_bytes <= allowed_bytes, std::to_string(params.vocab_size));
+  launch(sample_kernel<kClusterBlocks>, row_launch<kClusterBlocks>(params.num_rows, smem_bytes),
+         stream, params);
 }
 
 }  // namespace augur::cuda

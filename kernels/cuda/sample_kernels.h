@@ -27,22 +27,34 @@ struct RowPlan {
   bool operator==(const RowPlan&) const = default;
 };
 
+/// Rows whose plans can travel with the launch.
+inline constexpr int kMaxOwnPlans = 32;
+
 struct SampleParams {
   const float* logits = nullptr;
   int64_t row_stride = 0;
   int vocab_size = 0;
   int num_rows = 0;
-  const RowPlan* plans = nullptr;  // device memory or page-locked host memory
-  const int32_t* lists = nullptr;  // device memory
+  const RowPlan* plans = nullptr;  // device memory or page-locked host memory; null: own_plans
+  const int32_t* lists = nullptr;  // device memory; null: nothing is adjusted
   int32_t* token_ids = nullptr;    // [num_rows]
   float* adjusted_rows = nullptr;  // [num_blocks, vocab], only with one block per row
+  RowPlan own_plans[kMaxOwnPlans];
+};
+
+struct ArgmaxParams {
+  const float* logits = nullptr;
+  int64_t row_stride = 0;
+  int vocab_size = 0;
+  int num_rows = 0;
+  int32_t* token_ids = nullptr;  // [num_rows]
 };
 
 /// Whether a row of this length fits into the shared memory of a cluster of the current device.
 bool fits_cluster(int64_t vocab_size);
 
 /// token_ids[r] = the id of the largest logit of row r, ties to the lower id, NaN as -infinity.
-void argmax_rows(const SampleParams& params, bool uses_cluster, cudaStream_t stream);
+void argmax_rows(const ArgmaxParams& params, bool uses_cluster, cudaStream_t stream);
 
 /// `num_blocks`: without clusters, how many blocks walk over the rows and have an adjusted row.
 void sample_rows(const SampleParams& params,

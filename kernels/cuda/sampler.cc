@@ -24,10 +24,6 @@ bool penalises_repetition(const SamplingRow& row) {
 bool is_greedy(const SamplingRow& row) {
   return row.temperature == 0 || row.top_k == 1;
 }
-bool is_adjusted(const SamplingRow& row) {
-  return !row.logit_bias.empty() || penalises_repetition(row) || counts_output(row);
-}
-
 int64_t num_list_words(const SamplingRow& row) {
   size_t num_words = 2 * row.logit_bias.size();
   if (penalises_repetition(row)) num_words += row.prompt_ids.size();
@@ -157,22 +153,41 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   AUGUR_REQUIRE(num_rows <= limits_.max_rows && logits.num_cols <= limits_.vocab_size,
                 std::to_string(num_rows) + " rows of " + std::to_string(logits.num_cols));
   bool is_plain_argmax = true;
+  bool has_lists = false;
   for (size_t i = 0; i < args.rows.size(); ++i) {
     require_row(args.rows[i], logits.num_cols, i);
     AUGUR_REQUIRE(num_list_words(args.rows[i]) <= limits_.max_list_words,
                   "the lists of row " + std::to_string(i) + " have " +
                       std::to_string(num_list_words(args.rows[i])) + " words");
-    is_plain_argmax = is_plain_argmax && is_greedy(args.rows[i]) && !is_adjusted(args.rows[i]);
+    has_lists = has_lists || num_list_words(args.rows[i]) > 0;
+    is_plain_argmax = is_plain_argmax && is_greedy(args.rows[i]);
+  }
+  const int vocab_size = static_cast<int>(limits_.vocab_size);
+  if (is_plain_argmax && !has_lists) {
+    argmax_rows({logits.row<float>(0), logits.row_stride, vocab_size, static_cast<int>(num_rows),
+                 args.token_ids},
+                uses_cluster_, stream);
+    return;
   }
   SampleParams params;
   params.row_stride = logits.row_stride;
+<<<<<<< HEAD
   params.vocab_size = static_cast<int>(logits.num_cols);
+=======
+  params.vocab_size = vocab_size;
+>>>>>>> sampling
   params.adjusted_rows = adjusted_rows_.as<float>();
-  if (is_plain_argmax) {
-    params.logits = logits.row<float>(0);
-    params.num_rows = static_cast<int>(num_rows);
-    params.token_ids = args.token_ids;
-    argmax_rows(params, uses_cluster_, stream);
+  const auto launch_rows = [&](int64_t first_row, int64_t end) {
+    params.logits = logits.row<float>(first_row);
+    params.num_rows = static_cast<int>(end - first_row);
+    params.token_ids = args.token_ids + first_row;
+    sample_rows(params, uses_cluster_, static_cast<int>(num_blocks(limits_)), stream);
+  };
+  if (!has_lists && num_rows <= kMaxOwnPlans) {
+    for (int64_t i = 0; i < num_rows; ++i) {
+      params.own_plans[i] = make_plan(args.rows[i], limits_.vocab_size);
+    }
+    launch_rows(0, num_rows);
     return;
   }
 
@@ -194,19 +209,17 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
       num_words += ceil_div<int64_t>(write_lists(row, plan, lists + num_words), 2) * 2;
       std::memcpy(&plans[end - first_row], &plan, sizeof(plan));
     }
-    params.logits = logits.row<float>(first_row);
-    params.num_rows = static_cast<int>(end - first_row);
-    params.token_ids = args.token_ids + first_row;
     if (num_words == 0) {
-      // A few lines that each block reads beside its logits: cheaper over the bus than a copy.
+      // Every block reads some words of its row's beside the logits: cheaper than a copy first.
       params.plans = plans;
+      params.lists = nullptr;
     } else {
       AUGUR_CUDA(cudaMemcpyAsync(device_.data(), stage.pinned.data(), lists_offset + num_words * 4,
                                  cudaMemcpyHostToDevice, stream));
       params.plans = device_.as<RowPlan>();
       params.lists = reinterpret_cast<const int32_t*>(device_.data() + lists_offset);
     }
-    sample_rows(params, uses_cluster_, static_cast<int>(num_blocks(limits_)), stream);
+    launch_rows(first_row, end);
     AUGUR_CUDA(cudaEventRecord(stage.is_read.get(), stream));
     first_row = end;
   }
