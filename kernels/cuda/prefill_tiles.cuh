@@ -166,8 +166,7 @@ __device__ inline SeenPositions seen_positions(const QueryTile& tile,
   if (tile.context_len == 0) return {0, 0, 0, 0};
   const int before = tile.context_len - tile.num_tokens;
   const int first = before + group.divide(tile.first_row);
-  const int last =
-      before + min(tile.num_tokens - 1, group.divide(tile.first_row + tile_rows - 1));
+  const int last = before + min(tile.num_tokens - 1, group.divide(tile.first_row + tile_rows - 1));
   return {.begin = window == 0 ? 0 : max(0, first - window + 1),
           .window_full = window == 0 ? 0 : max(0, last - window + 1),
           .causal_full = first + 1,
@@ -237,33 +236,48 @@ __device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
                                                float scale_log2,
                                                float (&rescale)[2]) {
   constexpr float kSlackLog2 = 8;
+  // Four chains a row, so that no instruction waits for the one before.
+  constexpr int kChains = 4;
+  float largest[2][kChains];
+#pragma unroll
+  for (int i = 0; i < kValues / 4; ++i) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float pair = fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]);
+      float& chain = largest[half][i % kChains];
+      chain = i < kChains ? pair : fmaxf(chain, pair);
+    }
+  }
+  float offset[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = fmaxf(scores[2 * half], scores[2 * half + 1]);
+    float max =
+        fmaxf(fmaxf(largest[half][0], largest[half][1]), fmaxf(largest[half][2], largest[half][3]));
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 1));
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 2));
+    const float rise = (max - rows.max[half]) * scale_log2;
+    const bool is_raised = rise > kSlackLog2;
+    rescale[half] = is_raised ? exp2_fast(-rise) : 1;
+    rows.max[half] = is_raised ? max : rows.max[half];
+    offset[half] = -rows.max[half] * scale_log2;
+  }
+  float sum[2][kChains] = {};
 #pragma unroll
-    for (int i = 1; i < kValues / 4; ++i) {
-      largest = fmaxf(largest, fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]));
-    }
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-    const float rise = (largest - rows.max[half]) * scale_log2;
-    rescale[half] = 1;
-    if (rise > kSlackLog2) {
-      rescale[half] = exp2_fast(-rise);
-      rows.max[half] = largest;
-    }
-    const float offset = -rows.max[half] * scale_log2;
-    float sum = 0;
+  for (int i = 0; i < kValues / 4; ++i) {
 #pragma unroll
-    for (int i = 0; i < kValues / 4; ++i) {
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float& score = scores[4 * i + 2 * half + j];
-        score = exp2_fast(fmaf(score, scale_log2, offset));
-        sum += score;
+        score = exp2_fast(fmaf(score, scale_log2, offset[half]));
+        sum[half][i % 2 * 2 + j] += score;
       }
     }
-    rows.sum[half] = fmaf(rows.sum[half], rescale[half], sum);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    rows.sum[half] = fmaf(rows.sum[half], rescale[half],
+                          (sum[half][0] + sum[half][1]) + (sum[half][2] + sum[half][3]));
   }
 }
 

@@ -143,7 +143,7 @@ __device__ __forceinline__ void find_work(const PrefillKernelArgs& args, Smem<kG
 // What one lane copies of a step's positions: those of one block of the cache, of one group of
 // columns. A step spans at most nine blocks and has at most 32 of these.
 struct Piece {
-  const std::byte* from;  // of the keys
+  const std::byte* from;
   int smem_offset;
   int num_bytes;  // 0: none
 };
@@ -169,10 +169,15 @@ __device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
           group * T::kKvGroupBytes + (begin - first) * 128, (stop - begin) * 128};
 }
 
-template <int kGroups>
-__device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& args,
-                                                      Smem<kGroups>& smem) {
+// One warp for the keys, one for the values: keys are wanted, and their places free, a step before
+// the values of the same positions.
+template <int kGroups, bool kIsValues>
+__device__ __forceinline__ void bring_positions(const PrefillKernelArgs& args,
+                                                Smem<kGroups>& smem) {
   using T = Tiling<kGroups>;
+  auto& buffers = kIsValues ? smem.values : smem.keys;
+  auto& full = kIsValues ? smem.values_full : smem.keys_full;
+  auto& empty = kIsValues ? smem.values_empty : smem.keys_empty;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
   RingPlace<kStages> place;
@@ -183,39 +188,33 @@ __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& a
     if (!work.is_any) return;
     const int32_t* const block_table =
         args.batch.block_table + work.tile.sequence * args.batch.block_table_stride;
-    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head);
+    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head) +
+                                (kIsValues ? block_bytes / 2 : 0);
     const auto piece_of = [&](int first) {
       return find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, work.seen.end);
     };
     Piece piece = piece_of(work.first_step);
     for (int first = work.first_step; first >= work.last_step; first -= T::kPositions) {
       const int num_valid = min(T::kPositions, work.seen.end - first);
-      const auto num_bytes = static_cast<uint32_t>(num_valid * kGroups * 128);
-      const uint32_t keys_full = smem_address(&smem.keys_full[place.index]);
-      const uint32_t values_full = smem_address(&smem.values_full[place.index]);
-      place.wait_empty(smem.keys_empty);
-      if (lane == 0) barrier_arrive_expect(keys_full, num_bytes);
-      __syncwarp();
-      if (piece.num_bytes > 0) {
-        bulk_copy(smem_address(smem.keys[place.index]) + piece.smem_offset, piece.from,
-                  piece.num_bytes, keys_full, kEvictLast);
-      }
-      place.wait_empty(smem.values_empty);
+      place.wait_empty(empty);
       // Values that nobody sees have weight 0; what is left there could be infinite.
-      if (num_valid < T::kPositions) {
+      if (kIsValues && num_valid < T::kPositions) {
         for (int i = lane; i < kGroups * (T::kPositions - num_valid) * 8; i += 32) {
           const int chunk = i / kGroups;
-          *reinterpret_cast<uint4*>(smem.values[place.index] + i % kGroups * T::kKvGroupBytes +
+          *reinterpret_cast<uint4*>(buffers[place.index] + i % kGroups * T::kKvGroupBytes +
                                     num_valid * 128 + chunk * 16) = uint4{0, 0, 0, 0};
         }
         fence_async_shared();
         __syncwarp();
       }
-      if (lane == 0) barrier_arrive_expect(values_full, num_bytes);
+      const uint32_t barrier = smem_address(&full[place.index]);
+      if (lane == 0) {
+        barrier_arrive_expect(barrier, static_cast<uint32_t>(num_valid * kGroups * 128));
+      }
       __syncwarp();
       if (piece.num_bytes > 0) {
-        bulk_copy(smem_address(smem.values[place.index]) + piece.smem_offset,
-                  piece.from + block_bytes / 2, piece.num_bytes, values_full, kEvictLast);
+        bulk_copy(smem_address(buffers[place.index]) + piece.smem_offset, piece.from,
+                  piece.num_bytes, barrier, kEvictLast);
       }
       if (first > work.last_step) piece = piece_of(first - T::kPositions);
       place.advance();
@@ -226,11 +225,8 @@ __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& a
 // --- Bringing queries
 // -----------------------------------------------------------------------------
 
-// One warp for each consumer.
 template <int kGroups>
-__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
-                                              Smem<kGroups>& smem,
-                                              int consumer) {
+__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args, Smem<kGroups>& smem) {
   using T = Tiling<kGroups>;
   RingPlace<T::kQueryBuffers> place;
   for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
@@ -239,11 +235,10 @@ __device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
     arrive_for_warp(smem.work_empty[work_place.index]);
     if (!work.is_any) return;
     place.wait_empty(smem.queries_empty);
-    const uint32_t to = smem_address(smem.queries[place.index]) + consumer * T::kConsumerQueryBytes;
-    for (int row = 0; row < kConsumerRows; row += 32) {
-      prefill::copy_query_rows<kGroups>(args, work.tile, work.kv_head,
-                                        consumer * kConsumerRows + row, to + row * 128,
-                                        kQueryGroupBytes);
+    for (int row = 0; row < kTileRows; row += 32) {
+      const uint32_t to = smem_address(smem.queries[place.index]) +
+                          row / kConsumerRows * T::kConsumerQueryBytes + row % kConsumerRows * 128;
+      prefill::copy_query_rows<kGroups>(args, work.tile, work.kv_head, row, to, kQueryGroupBytes);
     }
     copy_async_commit();
     copy_async_wait<0>();
@@ -496,10 +491,10 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernel
   if (threadIdx.x == 0) {
     for (int i = 0; i < kWorkSlots; ++i) {
       barrier_init(smem_address(&smem.work_full[i]), 1);
-      barrier_init(smem_address(&smem.work_empty[i]), 1 + kConsumers + kConsumers * 4);
+      barrier_init(smem_address(&smem.work_empty[i]), 3 + kConsumers * 4);
     }
     for (int i = 0; i < T::kQueryBuffers; ++i) {
-      barrier_init(smem_address(&smem.queries_full[i]), kConsumers);
+      barrier_init(smem_address(&smem.queries_full[i]), 1);
       barrier_init(smem_address(&smem.queries_empty[i]), kConsumers * 4);
     }
     for (int i = 0; i < kStages; ++i) {
@@ -516,13 +511,18 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernel
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   if (warpgroup == 0) {
     give_up_registers<kProducerRegisters>();
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    if (warp == 0) {
-      find_work<kGroups>(args, smem);
-    } else if (warp == 1) {
-      bring_keys_and_values<kGroups>(args, smem);
-    } else {
-      bring_queries<kGroups>(args, smem, warp - 2);
+    switch (static_cast<int>(threadIdx.x) / 32) {
+      case 0:
+        find_work<kGroups>(args, smem);
+        break;
+      case 1:
+        bring_queries<kGroups>(args, smem);
+        break;
+      case 2:
+        bring_positions<kGroups, false>(args, smem);
+        break;
+      default:
+        bring_positions<kGroups, true>(args, smem);
     }
   } else {
     take_registers<kConsumerRegisters>();
