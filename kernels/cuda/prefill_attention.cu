@@ -79,11 +79,11 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
   const int kv_head = static_cast<int>(blockIdx.x) % args.num_kv_heads;
   QueryTile tile;
   if (!prefill::find_query_tile<T::kQueryRows>(
-          args.batch, args.group_size, static_cast<int>(blockIdx.x) / args.num_kv_heads, tile)) {
+          args.batch, args.group.size, static_cast<int>(blockIdx.x) / args.num_kv_heads, tile)) {
     return;
   }
   const prefill::SeenPositions seen =
-      prefill::seen_positions(tile, T::kQueryRows, args.group_size, args.window);
+      prefill::seen_positions(tile, T::kQueryRows, args.group, args.window);
   const int32_t* const block_table =
       args.batch.block_table + tile.sequence * args.batch.block_table_stride;
   const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
@@ -93,15 +93,9 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
   int first = (prefill::ceil_divide(seen.end, T::kPositions) - 1) * T::kPositions;
 
   // Load the query rows, zeros past the sequence and past the head
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < T::kQueryRows * kGroups * 8; i += T::kThreads) {
-    const int row = i / (kGroups * 8);
-    const int chunk = i % (kGroups * 8);
-    const int64_t offset = prefill::row_offset(args, tile, kv_head, row, args.q_stride);
-    const bool is_valid = offset >= 0 && chunk * 8 < args.head_dim;
-    copy_async_16(
-        q_smem + chunk / 8 * T::kQueryGroupBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
-        is_valid ? args.q + offset + chunk * 8 : args.q, is_valid);
+  for (int row = warp * 32; row < T::kQueryRows; row += T::kThreads) {
+    prefill::copy_query_rows<kGroups>(args, tile, kv_head, row, q_smem + row * 128,
+                                      T::kQueryGroupBytes);
   }
   if (num_steps > 0) {
     copy_positions<kGroups>(args, block_table, block_bytes, k_offset, first, seen.end, k_smem);
@@ -109,8 +103,8 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
   copy_async_commit();
 
   const int rows[2] = {warp * 16 + lane / 4, warp * 16 + lane / 4 + 8};
-  const int positions[2] = {prefill::row_position(tile, rows[0], args.group_size),
-                            prefill::row_position(tile, rows[1], args.group_size)};
+  const int positions[2] = {prefill::row_position(tile, rows[0], args.group),
+                            prefill::row_position(tile, rows[1], args.group)};
   // What ldmatrix is given by this lane: a row of 128 bytes, and which half of 32 bytes.
   const int row_in_16 = lane % 16;
   const uint32_t q_row = q_smem + (warp * 16 + row_in_16) * 128;
@@ -215,6 +209,11 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
       attention.q.row_stride % 8 == 0 && attention.out.row_stride % 8 == 0,
       std::to_string(attention.q.row_stride) + " and " + std::to_string(attention.out.row_stride));
   AUGUR_REQUIRE(attention.scale > 0, std::to_string(attention.scale));
+  // Rows of a sequence, counted with the heads of a group, are divided by multiplication.
+  const int64_t group_size = attention.num_heads / cache.num_kv_heads;
+  AUGUR_REQUIRE((attention.batch.num_tokens + 128) * group_size * group_size < int64_t{1} << 32,
+                std::to_string(attention.batch.num_tokens) + " rows of " +
+                    std::to_string(group_size) + " heads per KV head");
   AUGUR_REQUIRE(args.window >= 0, std::to_string(args.window));
   return {.q = attention.q.row<const __nv_bfloat16>(0),
           .q_stride = attention.q.row_stride,
@@ -224,7 +223,7 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
           .block_size = cache.block_size,
           .num_kv_heads = cache.num_kv_heads,
           .head_dim = cache.head_dim,
-          .group_size = attention.num_heads / cache.num_kv_heads,
+          .group = Divisor(static_cast<int>(group_size)),
           .scale_log2 = attention.scale * prefill::kLog2E,
           .window = args.window,
           .sinks = args.sinks,
@@ -232,7 +231,7 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
 }
 
 int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows) {
-  return args.batch.num_tokens * args.group_size / tile_rows + args.batch.num_seqs;
+  return args.batch.num_tokens * args.group.size / tile_rows + args.batch.num_seqs;
 }
 
 void mma_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream) {

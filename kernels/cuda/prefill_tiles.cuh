@@ -10,6 +10,21 @@
 
 namespace augur::cuda {
 
+/// Division by a number that does not change, as one multiplication. Exact while the quotient's
+/// dividend times the divisor stays below 2^32.
+struct Divisor {
+  int size;
+  uint32_t reciprocal;  // 2^32 / size, rounded up; unused for 1
+
+  explicit Divisor(int divisor)
+      : size(divisor),
+        reciprocal(static_cast<uint32_t>(((int64_t{1} << 32) + divisor - 1) / divisor)) {}
+  __device__ int divide(int dividend) const {
+    return size == 1 ? dividend
+                     : static_cast<int>(__umulhi(static_cast<uint32_t>(dividend), reciprocal));
+  }
+};
+
 /// The arguments of the kernels.
 struct PrefillKernelArgs {
   const __nv_bfloat16* q;
@@ -20,7 +35,7 @@ struct PrefillKernelArgs {
   int block_size;
   int num_kv_heads;
   int head_dim;
-  int group_size;  // query heads of a KV head
+  Divisor group;  // by the query heads of a KV head
   float scale_log2;
   int window;
   const float* sinks;
@@ -146,12 +161,12 @@ struct SeenPositions {
 
 __device__ inline SeenPositions seen_positions(const QueryTile& tile,
                                                int tile_rows,
-                                               int group_size,
+                                               const Divisor& group,
                                                int window) {
   if (tile.context_len == 0) return {0, 0, 0, 0};
   const int before = tile.context_len - tile.num_tokens;
-  const int first = before + tile.first_row / group_size;
-  const int last = before + min(tile.num_tokens - 1, (tile.first_row + tile_rows - 1) / group_size);
+  const int first = before + group.divide(tile.first_row);
+  const int last = before + min(tile.num_tokens - 1, group.divide(tile.first_row + tile_rows - 1));
   return {.begin = window == 0 ? 0 : max(0, first - window + 1),
           .window_full = window == 0 ? 0 : max(0, last - window + 1),
           .causal_full = first + 1,
@@ -159,19 +174,22 @@ __device__ inline SeenPositions seen_positions(const QueryTile& tile,
 }
 
 /// The position of a row of the tile; rows past the sequence's last see what that one sees.
-__device__ inline int row_position(const QueryTile& tile, int row, int group_size) {
-  const int token = min(tile.num_tokens - 1, (tile.first_row + row) / group_size);
+__device__ inline int row_position(const QueryTile& tile, int row, const Divisor& group) {
+  const int token = min(tile.num_tokens - 1, group.divide(tile.first_row + row));
   return tile.context_len - tile.num_tokens + token;
 }
 
-/// Where row `row` of the tile lies in q or out: elements from the start, or -1 past the sequence.
-__device__ inline int64_t row_offset(
+/// Where row `row` of the tile lies in q or out: 16-byte chunks from the start, or -1 past the
+/// sequence.
+__device__ inline int row_chunk(
     const PrefillKernelArgs& args, const QueryTile& tile, int kv_head, int row, int64_t stride) {
   const int packed = tile.first_row + row;
-  const int token = packed / args.group_size;
+  const int token = args.group.divide(packed);
   if (token >= tile.num_tokens) return -1;
-  const int head = kv_head * args.group_size + packed % args.group_size;
-  return (tile.first_token + token) * stride + int64_t{head} * args.head_dim;
+  const int head_in_group = packed - token * args.group.size;
+  const int head = kv_head * args.group.size + head_in_group;
+  return static_cast<int>(((tile.first_token + token) * stride + int64_t{head} * args.head_dim) /
+                          8);
 }
 
 /// 2^x to within two units in the last place; 0 for -inf.
@@ -218,33 +236,48 @@ __device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
                                                float scale_log2,
                                                float (&rescale)[2]) {
   constexpr float kSlackLog2 = 8;
+  // Four chains a row, so that no instruction waits for the one before.
+  constexpr int kChains = 4;
+  float largest[2][kChains];
+#pragma unroll
+  for (int i = 0; i < kValues / 4; ++i) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float pair = fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]);
+      float& chain = largest[half][i % kChains];
+      chain = i < kChains ? pair : fmaxf(chain, pair);
+    }
+  }
+  float offset[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = fmaxf(scores[2 * half], scores[2 * half + 1]);
+    float max =
+        fmaxf(fmaxf(largest[half][0], largest[half][1]), fmaxf(largest[half][2], largest[half][3]));
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 1));
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 2));
+    const float rise = (max - rows.max[half]) * scale_log2;
+    const bool is_raised = rise > kSlackLog2;
+    rescale[half] = is_raised ? exp2_fast(-rise) : 1;
+    rows.max[half] = is_raised ? max : rows.max[half];
+    offset[half] = -rows.max[half] * scale_log2;
+  }
+  float sum[2][kChains] = {};
 #pragma unroll
-    for (int i = 1; i < kValues / 4; ++i) {
-      largest = fmaxf(largest, fmaxf(scores[4 * i + 2 * half], scores[4 * i + 2 * half + 1]));
-    }
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-    const float rise = (largest - rows.max[half]) * scale_log2;
-    rescale[half] = 1;
-    if (rise > kSlackLog2) {
-      rescale[half] = exp2_fast(-rise);
-      rows.max[half] = largest;
-    }
-    const float offset = -rows.max[half] * scale_log2;
-    float sum = 0;
+  for (int i = 0; i < kValues / 4; ++i) {
 #pragma unroll
-    for (int i = 0; i < kValues / 4; ++i) {
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float& score = scores[4 * i + 2 * half + j];
-        score = exp2_fast(fmaf(score, scale_log2, offset));
-        sum += score;
+        score = exp2_fast(fmaf(score, scale_log2, offset[half]));
+        sum[half][i % 2 * 2 + j] += score;
       }
     }
-    rows.sum[half] = fmaf(rows.sum[half], rescale[half], sum);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    rows.sum[half] = fmaf(rows.sum[half], rescale[half],
+                          (sum[half][0] + sum[half][1]) + (sum[half][2] + sum[half][3]));
   }
 }
 
@@ -266,7 +299,9 @@ __device__ __forceinline__ void reciprocal_sums(const PrefillKernelArgs& args,
     sum += __shfl_xor_sync(kAllLanes, sum, 1);
     sum += __shfl_xor_sync(kAllLanes, sum, 2);
     if (args.sinks != nullptr) {
-      const int head = kv_head * args.group_size + (tile.first_row + row[half]) % args.group_size;
+      const int packed = tile.first_row + row[half];
+      const int head_in_group = packed - args.group.divide(packed) * args.group.size;
+      const int head = kv_head * args.group.size + head_in_group;
       sum += exp2_fast(args.sinks[head] * kLog2E - rows.max[half] * args.scale_log2);
     }
     reciprocal[half] = sum > 0 ? 1 / sum : 0;
@@ -298,19 +333,43 @@ __device__ __forceinline__ void store_rows(const PrefillKernelArgs& args,
                     values[4 * i + 2 * half + 1] * reciprocal[half]);
     }
   }
+  // Lane l knows where row l % 16 goes.
+  const int to_chunk = row_chunk(args, tile, kv_head, first_row + lane % 16, args.out_stride);
   __syncwarp();
   constexpr int kChunks = kValues / 4;  // of 8 columns
-  static_assert(32 % kChunks == 0 || kChunks % 8 == 0);
-#pragma unroll 4
-  for (int i = lane; i < 16 * kChunks; i += 32) {
-    const int row = i / kChunks;
-    const int column_chunk = i % kChunks;
-    if (column_chunk * 8 >= args.head_dim) continue;
-    const int64_t offset = row_offset(args, tile, kv_head, first_row + row, args.out_stride);
-    if (offset < 0) continue;
-    *reinterpret_cast<uint4*>(args.out + offset + column_chunk * 8) =
-        *reinterpret_cast<const uint4*>(staging + column_chunk / 8 * group_bytes + row * 128 +
-                                        ((column_chunk % 8) ^ (row % 8)) * 16);
+#pragma unroll
+  for (int first = 0; first < 16 * kChunks; first += 32) {
+    const int row = (first + lane) / kChunks;
+    const int chunk = (first + lane) % kChunks;
+    const int row_to = __shfl_sync(kAllLanes, to_chunk, row);
+    if (row_to < 0 || chunk * 8 >= args.head_dim) continue;
+    reinterpret_cast<uint4*>(args.out)[int64_t{row_to} + chunk] = *reinterpret_cast<const uint4*>(
+        staging + chunk / 8 * group_bytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
+  }
+}
+
+/// Starts copying 32 query rows from `first_row` on into shared memory (groups of 64 columns,
+/// group_bytes apart, swizzled rows of 128 bytes, of which the first is given), zeros past the
+/// sequence and past the head. All lanes of a warp call it.
+template <int kGroups>
+__device__ __forceinline__ void copy_query_rows(const PrefillKernelArgs& args,
+                                                const QueryTile& tile,
+                                                int kv_head,
+                                                int first_row,
+                                                uint32_t smem,
+                                                int group_bytes) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int from_chunk = row_chunk(args, tile, kv_head, first_row + lane, args.q_stride);
+  const auto* const q = reinterpret_cast<const uint4*>(args.q);
+  constexpr int kChunks = kGroups * 8;
+#pragma unroll 8
+  for (int first = 0; first < 32 * kChunks; first += 32) {
+    const int row = (first + lane) / kChunks;
+    const int chunk = (first + lane) % kChunks;
+    const int row_from = __shfl_sync(kAllLanes, from_chunk, row);
+    const bool is_valid = row_from >= 0 && chunk * 8 < args.head_dim;
+    copy_async_16(smem + chunk / 8 * group_bytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
+                  is_valid ? q + row_from + chunk : q, is_valid);
   }
 }
 

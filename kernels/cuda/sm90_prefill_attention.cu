@@ -10,16 +10,19 @@
 namespace augur::cuda {
 namespace {
 
-// One block per multiprocessor takes tiles until there are none. Two warpgroups compute 64 query
-// rows each, as many as one wgmma takes; a third brings the queries of the next tile, and keys and
-// values in two stages. The two take turns at issuing their products, so that one's softmax runs
-// under the other's products; and each issues the scores of its next positions before it turns the
-// present ones into weights.
+// One block per multiprocessor takes tiles until there are none. Two warpgroups (consumers) compute
+// 64 query rows each, as many as one wgmma takes. The warps of a third find the work, and bring
+// queries, keys and values ahead of it.
+//
+// The consumers take turns at issuing their products, so that one's softmax runs under the other's
+// products. Each also issues the scores of its next positions before the outputs of the present
+// ones, so that both run under its softmax; that goes on from tile to tile without a break.
 constexpr int kConsumers = 2;
 constexpr int kConsumerRows = 64;
 constexpr int kTileRows = kConsumers * kConsumerRows;
 constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kStages = 2;
+constexpr int kStages = 2;     // of keys, and of values
+constexpr int kWorkSlots = 4;  // found ahead
 constexpr int kQueryGroupBytes = kConsumerRows * 128;
 // Together no more than the 168 a thread that the block starts with.
 constexpr int kProducerRegisters = 40;
@@ -27,6 +30,7 @@ constexpr int kConsumerRegisters = 232;
 
 template <int kGroups>
 struct Tiling {
+  // Beyond 128 columns the outputs take the registers, and a second tile of queries has no room.
   static constexpr int kPositions = kGroups <= 2 ? 128 : 64;
   static constexpr int kQueryBuffers = kGroups <= 2 ? 2 : 1;
   static constexpr int kConsumerQueryBytes = kGroups * kQueryGroupBytes;
@@ -35,26 +39,32 @@ struct Tiling {
   static constexpr int kKvBytes = kGroups * kKvGroupBytes;
 };
 
+// A tile and the steps of kPositions that it takes: from first_step down to last_step.
 struct Work {
   QueryTile tile;
+  prefill::SeenPositions seen;
   int kv_head;
-  bool is_any;
+  int first_step;
+  int last_step;
+  bool is_any;  // false: the block is done
 };
 
 template <int kGroups>
 struct Smem {
   using T = Tiling<kGroups>;
-  alignas(
-      1024) char queries[T::kQueryBuffers][T::kQueryBytes];  // then the results on their way out
+  // Queries, then the results on their way out.
+  alignas(1024) char queries[T::kQueryBuffers][T::kQueryBytes];
   char keys[kStages][T::kKvBytes];
   char values[kStages][T::kKvBytes];
+  Work work[kWorkSlots];
+  uint64_t work_full[kWorkSlots];
+  uint64_t work_empty[kWorkSlots];
   uint64_t queries_full[T::kQueryBuffers];
   uint64_t queries_empty[T::kQueryBuffers];
   uint64_t keys_full[kStages];
   uint64_t keys_empty[kStages];
   uint64_t values_full[kStages];
   uint64_t values_empty[kStages];
-  Work work[T::kQueryBuffers];
 };
 
 // A place in a ring of buffers and the parity of its barriers' phase.
@@ -68,19 +78,63 @@ struct RingPlace {
       parity ^= 1;
     }
   }
+  __device__ void wait_full(uint64_t* barriers) const {
+    barrier_wait(smem_address(&barriers[index]), parity);
+  }
+  __device__ void wait_empty(uint64_t* barriers) const {
+    barrier_wait(smem_address(&barriers[index]), parity ^ 1);
+  }
 };
 
-// The block's `round`th work: longest first in the first round, shortest first in the next and so
-// on, which evens out what blocks get.
-__device__ Work find_work(const PrefillKernelArgs& args, int round) {
+// One lane's arrival for its warp, whose lanes have all come this far.
+__device__ __forceinline__ void arrive_for_warp(uint64_t& barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(smem_address(&barrier));
+}
+
+// --- Finding work
+// ---------------------------------------------------------------------------------
+
+// Writes the zeros of a sequence that pads the step.
+__device__ void store_zero_rows(const PrefillKernelArgs& args, const Work& work) {
+  for (int row = static_cast<int>(threadIdx.x % 32); row < kTileRows; row += 32) {
+    const int to = prefill::row_chunk(args, work.tile, work.kv_head, row, args.out_stride);
+    if (to < 0) continue;
+    for (int chunk = 0; chunk < args.head_dim / 8; ++chunk) {
+      reinterpret_cast<uint4*>(args.out)[int64_t{to} + chunk] = uint4{0, 0, 0, 0};
+    }
+  }
+}
+
+// One warp. The block's share is every gridDim.x-th of the list, in the next round from its other
+// end, which evens out that lists begin with the longest.
+template <int kGroups>
+__device__ __forceinline__ void find_work(const PrefillKernelArgs& args, Smem<kGroups>& smem) {
+  using T = Tiling<kGroups>;
   const int num_blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x);
-  const int rank = round * num_blocks + (round % 2 == 0 ? block : num_blocks - 1 - block);
-  Work work = {};
-  work.kv_head = rank % args.num_kv_heads;
-  work.is_any = prefill::find_query_tile<kTileRows>(args.batch, args.group_size,
-                                                    rank / args.num_kv_heads, work.tile);
-  return work;
+  RingPlace<kWorkSlots> place;
+  for (int round = 0;; ++round) {
+    const int rank = round * num_blocks + (round % 2 == 0 ? block : num_blocks - 1 - block);
+    Work work = {};
+    work.kv_head = rank % args.num_kv_heads;
+    work.is_any = prefill::find_query_tile<kTileRows>(args.batch, args.group.size,
+                                                      rank / args.num_kv_heads, work.tile);
+    if (work.is_any) {
+      work.seen = prefill::seen_positions(work.tile, kTileRows, args.group, args.window);
+      work.first_step = (work.seen.end - 1) / T::kPositions * T::kPositions;
+      work.last_step = work.seen.begin / T::kPositions * T::kPositions;
+      if (work.seen.end == 0) {
+        store_zero_rows(args, work);
+        continue;
+      }
+    }
+    place.wait_empty(smem.work_empty);
+    if (threadIdx.x % 32 == 0) smem.work[place.index] = work;
+    arrive_for_warp(smem.work_full[place.index]);
+    if (!work.is_any) return;
+    place.advance();
+  }
 }
 
 // --- Bringing keys and values
@@ -89,7 +143,7 @@ __device__ Work find_work(const PrefillKernelArgs& args, int round) {
 // What one lane copies of a step's positions: those of one block of the cache, of one group of
 // columns. A step spans at most nine blocks and has at most 32 of these.
 struct Piece {
-  const std::byte* from;  // of the keys
+  const std::byte* from;
   int smem_offset;
   int num_bytes;  // 0: none
 };
@@ -115,58 +169,54 @@ __device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
           group * T::kKvGroupBytes + (begin - first) * 128, (stop - begin) * 128};
 }
 
-template <int kGroups>
-__device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& args,
-                                                      Smem<kGroups>& smem) {
+// One warp for the keys, one for the values: keys are wanted, and their places free, a step before
+// the values of the same positions.
+template <int kGroups, bool kIsValues>
+__device__ __forceinline__ void bring_positions(const PrefillKernelArgs& args,
+                                                Smem<kGroups>& smem) {
   using T = Tiling<kGroups>;
+  auto& buffers = kIsValues ? smem.values : smem.keys;
+  auto& full = kIsValues ? smem.values_full : smem.keys_full;
+  auto& empty = kIsValues ? smem.values_empty : smem.keys_empty;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
   RingPlace<kStages> place;
-  for (int round = 0;; ++round) {
-    const Work work = find_work(args, round);
+  for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
+    work_place.wait_full(smem.work_full);
+    const Work work = smem.work[work_place.index];
+    arrive_for_warp(smem.work_empty[work_place.index]);
     if (!work.is_any) return;
-    const prefill::SeenPositions seen =
-        prefill::seen_positions(work.tile, kTileRows, args.group_size, args.window);
-    if (seen.end == 0) continue;
     const int32_t* const block_table =
         args.batch.block_table + work.tile.sequence * args.batch.block_table_stride;
-    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head);
-    int first = (seen.end - 1) / T::kPositions * T::kPositions;
-    const int last_first = seen.begin / T::kPositions * T::kPositions;
-    Piece piece = find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, seen.end);
-    for (; first >= last_first; first -= T::kPositions) {
-      const int num_valid = min(T::kPositions, seen.end - first);
-      const auto num_bytes = static_cast<uint32_t>(num_valid * kGroups * 128);
-      const uint32_t keys_full = smem_address(&smem.keys_full[place.index]);
-      const uint32_t values_full = smem_address(&smem.values_full[place.index]);
-      barrier_wait(smem_address(&smem.keys_empty[place.index]), place.parity ^ 1);
-      if (lane == 0) barrier_arrive_expect(keys_full, num_bytes);
-      __syncwarp();
-      if (piece.num_bytes > 0) {
-        bulk_copy(smem_address(smem.keys[place.index]) + piece.smem_offset, piece.from,
-                  piece.num_bytes, keys_full, kEvictLast);
-      }
-      barrier_wait(smem_address(&smem.values_empty[place.index]), place.parity ^ 1);
+    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head) +
+                                (kIsValues ? block_bytes / 2 : 0);
+    const auto piece_of = [&](int first) {
+      return find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, work.seen.end);
+    };
+    Piece piece = piece_of(work.first_step);
+    for (int first = work.first_step; first >= work.last_step; first -= T::kPositions) {
+      const int num_valid = min(T::kPositions, work.seen.end - first);
+      place.wait_empty(empty);
       // Values that nobody sees have weight 0; what is left there could be infinite.
-      if (num_valid < T::kPositions) {
+      if (kIsValues && num_valid < T::kPositions) {
         for (int i = lane; i < kGroups * (T::kPositions - num_valid) * 8; i += 32) {
           const int chunk = i / kGroups;
-          *reinterpret_cast<uint4*>(smem.values[place.index] + i % kGroups * T::kKvGroupBytes +
+          *reinterpret_cast<uint4*>(buffers[place.index] + i % kGroups * T::kKvGroupBytes +
                                     num_valid * 128 + chunk * 16) = uint4{0, 0, 0, 0};
         }
         fence_async_shared();
         __syncwarp();
       }
-      if (lane == 0) barrier_arrive_expect(values_full, num_bytes);
+      const uint32_t barrier = smem_address(&full[place.index]);
+      if (lane == 0) {
+        barrier_arrive_expect(barrier, static_cast<uint32_t>(num_valid * kGroups * 128));
+      }
       __syncwarp();
       if (piece.num_bytes > 0) {
-        bulk_copy(smem_address(smem.values[place.index]) + piece.smem_offset,
-                  piece.from + block_bytes / 2, piece.num_bytes, values_full, kEvictLast);
+        bulk_copy(smem_address(buffers[place.index]) + piece.smem_offset, piece.from,
+                  piece.num_bytes, barrier, kEvictLast);
       }
-      if (first > last_first) {
-        piece = find_piece<kGroups>(args, block_table, block_bytes, head_offset,
-                                    first - T::kPositions, seen.end);
-      }
+      if (first > work.last_step) piece = piece_of(first - T::kPositions);
       place.advance();
     }
   }
@@ -175,39 +225,25 @@ __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& a
 // --- Bringing queries
 // -----------------------------------------------------------------------------
 
-// One warp for each consumer. The first also says what the work is.
 template <int kGroups>
-__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
-                                              Smem<kGroups>& smem,
-                                              int consumer) {
+__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args, Smem<kGroups>& smem) {
   using T = Tiling<kGroups>;
-  const int lane = static_cast<int>(threadIdx.x % 32);
   RingPlace<T::kQueryBuffers> place;
-  for (int round = 0;; ++round) {
-    const Work work = find_work(args, round);
-    barrier_wait(smem_address(&smem.queries_empty[place.index]), place.parity ^ 1);
-    if (work.is_any) {
-      const uint32_t to =
-          smem_address(smem.queries[place.index]) + consumer * T::kConsumerQueryBytes;
-#pragma unroll 4
-      for (int i = lane; i < kConsumerRows * kGroups * 8; i += 32) {
-        const int row = i / (kGroups * 8);
-        const int chunk = i % (kGroups * 8);
-        const int64_t offset = prefill::row_offset(args, work.tile, work.kv_head,
-                                                   consumer * kConsumerRows + row, args.q_stride);
-        const bool is_valid = offset >= 0 && chunk * 8 < args.head_dim;
-        copy_async_16(
-            to + chunk / 8 * kQueryGroupBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
-            is_valid ? args.q + offset + chunk * 8 : args.q, is_valid);
-      }
-      copy_async_commit();
-      copy_async_wait<0>();
-      fence_async_shared();
-    }
-    if (consumer == 0 && lane == 0) smem.work[place.index] = work;
-    __syncwarp();
-    if (lane == 0) barrier_arrive(smem_address(&smem.queries_full[place.index]));
+  for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
+    work_place.wait_full(smem.work_full);
+    const Work work = smem.work[work_place.index];
+    arrive_for_warp(smem.work_empty[work_place.index]);
     if (!work.is_any) return;
+    place.wait_empty(smem.queries_empty);
+    for (int row = 0; row < kTileRows; row += 32) {
+      const uint32_t to = smem_address(smem.queries[place.index]) +
+                          row / kConsumerRows * T::kConsumerQueryBytes + row % kConsumerRows * 128;
+      prefill::copy_query_rows<kGroups>(args, work.tile, work.kv_head, row, to, kQueryGroupBytes);
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+    fence_async_shared();
+    arrive_for_warp(smem.queries_full[place.index]);
     place.advance();
   }
 }
@@ -288,99 +324,162 @@ __device__ __forceinline__ void pack_weights(const float (&scores)[kRuns * 8],
   }
 }
 
+// What a consumer knows of a tile to the end, and while it computes its scores.
+struct TileState {
+  int work_idx;
+  int query_idx;
+  prefill::RowPair softmax;
+};
+struct StepState {
+  int first;  // position
+  int last_first;
+  int window_full;
+  int causal_full;
+  int positions[2];  // of the thread's two rows
+};
+
 template <int kGroups>
 __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
                                         Smem<kGroups>& smem,
                                         int consumer) {
   using T = Tiling<kGroups>;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int warp = static_cast<int>(threadIdx.x % 128 / 32);
-  const auto release = [&](uint64_t& barrier) {
-    if (lane == 0) barrier_arrive(smem_address(&barrier));
-  };
-  const int first_row = consumer * kConsumerRows + warp * 16;
+  const int first_row = consumer * kConsumerRows + static_cast<int>(threadIdx.x % 128 / 32) * 16;
   const int rows[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
+  RingPlace<kWorkSlots> work_place;
   RingPlace<T::kQueryBuffers> query_place;
   RingPlace<kStages> key_place;
   RingPlace<kStages> value_place;
-  if (consumer == 1) named_barrier_arrive(kTurn + 0, kConsumers * 128);
-  for (;; query_place.advance()) {
-    barrier_wait(smem_address(&smem.queries_full[query_place.index]), query_place.parity);
-    const Work work = smem.work[query_place.index];
-    if (!work.is_any) return;
-    const QueryTile& tile = work.tile;
-    char* const query_rows = smem.queries[query_place.index] + consumer * T::kConsumerQueryBytes;
-    const uint32_t queries = smem_address(query_rows);
-    const prefill::SeenPositions seen =
-        prefill::seen_positions(tile, kTileRows, args.group_size, args.window);
-    const int positions[2] = {prefill::row_position(tile, rows[0], args.group_size),
-                              prefill::row_position(tile, rows[1], args.group_size)};
-    float out[kGroups * 32] = {};
-    prefill::RowPair softmax;
-    if (seen.end > 0) {
-      float scores[T::kPositions / 2];
-      uint32_t weights[T::kPositions / 16][4];
-      float rescale[2];
-      int first = (seen.end - 1) / T::kPositions * T::kPositions;
-      const int last_first = seen.begin / T::kPositions * T::kPositions;
-      const auto weigh = [&] {
-        if (first + T::kPositions > seen.causal_full || first < seen.window_full) {
-          prefill::mask_scores(scores, first + lane % 4 * 2, positions, args.window);
-        }
-        prefill::softmax_scores(scores, softmax, args.scale_log2, rescale);
-      };
-      barrier_wait(smem_address(&smem.keys_full[key_place.index]), key_place.parity);
-      wgmma_fence();
-      issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
-      wgmma_wait<0>();
-      pin_registers(scores);
-      release(smem.keys_empty[key_place.index]);
-      key_place.advance();
-      weigh();
-      pack_weights(scores, weights);
+  float scores[T::kPositions / 2];
+  uint32_t weights[T::kPositions / 16][4];
+  float out[kGroups * 32];
+  float rescale[2];
+  StepState step;
+  TileState tile;  // of `step`
+  TileState done;  // the one before
 
-      for (first -= T::kPositions; first >= last_first; first -= T::kPositions) {
-        barrier_wait(smem_address(&smem.keys_full[key_place.index]), key_place.parity);
-        named_barrier(kTurn + consumer, kConsumers * 128);
-        wgmma_fence();
-        issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
-        barrier_wait(smem_address(&smem.values_full[value_place.index]), value_place.parity);
-        wgmma_fence();
-        issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
-        named_barrier_arrive(kTurn + 1 - consumer, kConsumers * 128);
-        wgmma_wait<1>();
-        pin_registers(scores);
-        release(smem.keys_empty[key_place.index]);
-        key_place.advance();
-        weigh();
-        wgmma_wait<0>();
-        pin_registers(out);
-        pin_registers(weights);
-        release(smem.values_empty[value_place.index]);
-        value_place.advance();
-        if (prefill::any_rescale(rescale)) {
-#pragma unroll
-          for (int i = 0; i < kGroups * 32; ++i) out[i] *= rescale[i / 2 % 2];
-        }
-        pack_weights(scores, weights);
-      }
-
-      barrier_wait(smem_address(&smem.values_full[value_place.index]), value_place.parity);
-      wgmma_fence();
-      issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
-      wgmma_wait<0>();
-      pin_registers(out);
-      release(smem.values_empty[value_place.index]);
-      value_place.advance();
+  // Waits for the next tile; false when there is none.
+  const auto begin_tile = [&] {
+    work_place.wait_full(smem.work_full);
+    const Work& work = smem.work[work_place.index];
+    if (!work.is_any) return false;
+    tile = {.work_idx = work_place.index, .query_idx = query_place.index, .softmax = {}};
+    step = {.first = work.first_step,
+            .last_first = work.last_step,
+            .window_full = work.seen.window_full,
+            .causal_full = work.seen.causal_full,
+            .positions = {prefill::row_position(work.tile, rows[0], args.group),
+                          prefill::row_position(work.tile, rows[1], args.group)}};
+    work_place.advance();
+    return true;
+  };
+  // Before a tile's first scores, and after the end of the tile before the last one, through whose
+  // place the queries come.
+  const auto await_queries = [&] {
+    query_place.wait_full(smem.queries_full);
+    query_place.advance();
+  };
+  const auto issue_step_scores = [&] {
+    wgmma_fence();
+    issue_scores<kGroups>(
+        scores, smem_address(smem.queries[tile.query_idx]) + consumer * T::kConsumerQueryBytes,
+        smem_address(smem.keys[key_place.index]));
+  };
+  const auto release_keys = [&] {
+    pin_registers(scores);
+    arrive_for_warp(smem.keys_empty[key_place.index]);
+    key_place.advance();
+  };
+  const auto weigh_scores = [&] {
+    if (step.first + T::kPositions > step.causal_full || step.first < step.window_full) {
+      prefill::mask_scores(scores, step.first + lane % 4 * 2, step.positions, args.window);
     }
+    prefill::softmax_scores(scores, tile.softmax, args.scale_log2, rescale);
+    pin_registers(scores);
+  };
+  const auto issue_step_outputs = [&] {
+    value_place.wait_full(smem.values_full);
+    wgmma_fence();
+    issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
+  };
+  const auto release_values = [&] {
+    pin_registers(out);
+    pin_registers(weights);
+    arrive_for_warp(smem.values_empty[value_place.index]);
+    value_place.advance();
+  };
+  const auto clear_outputs = [&] {
+#pragma unroll
+    for (int i = 0; i < kGroups * 32; ++i) out[i] = 0;
+  };
+  // Writes the outputs of a tile whose steps are over, through the place of its queries: all four
+  // warps have read them.
+  const auto end_tile = [&](const TileState& ended) {
+    const Work& work = smem.work[ended.work_idx];
     float reciprocal[2];
-    prefill::reciprocal_sums(args, tile, work.kv_head, rows, softmax, reciprocal);
-    // The query rows have been read by all four warps: the results go out through their place.
+    prefill::reciprocal_sums(args, work.tile, work.kv_head, rows, ended.softmax, reciprocal);
     named_barrier(kConsumerDone + consumer, 128);
-    prefill::store_rows(args, tile, work.kv_head, first_row, out, reciprocal,
-                        query_rows + warp * 16 * 128, kQueryGroupBytes);
-    __syncwarp();
-    release(smem.queries_empty[query_place.index]);
+    prefill::store_rows(args, work.tile, work.kv_head, first_row, out, reciprocal,
+                        smem.queries[ended.query_idx] + consumer * T::kConsumerQueryBytes +
+                            (first_row - consumer * kConsumerRows) * 128,
+                        kQueryGroupBytes);
+    arrive_for_warp(smem.queries_empty[ended.query_idx]);
+    arrive_for_warp(smem.work_empty[ended.work_idx]);
+    clear_outputs();
+  };
+
+  if (consumer == 1) named_barrier_arrive(kTurn + 0, kConsumers * 128);
+  clear_outputs();
+  while (begin_tile()) {
+    await_queries();
+    key_place.wait_full(smem.keys_full);
+    issue_step_scores();
+    wgmma_wait<0>();
+    release_keys();
+    weigh_scores();
+    bool is_tile_done = false;  // the weights are the last of `done`, `tile` is another
+    // Goes on to the next step, of this tile or the next; false when that has to wait.
+    const auto next_step = [&] {
+      is_tile_done = step.first == step.last_first;
+      if (is_tile_done) {
+        done = tile;
+        if (T::kQueryBuffers == 1 || !begin_tile()) return false;
+      } else {
+        step.first -= T::kPositions;
+      }
+      key_place.wait_full(smem.keys_full);
+      return true;
+    };
+    bool has_next = next_step();
+    pack_weights(scores, weights);
+    while (has_next) {
+      if (is_tile_done) await_queries();
+      named_barrier(kTurn + consumer, kConsumers * 128);
+      issue_step_scores();
+      issue_step_outputs();
+      named_barrier_arrive(kTurn + 1 - consumer, kConsumers * 128);
+      wgmma_wait<1>();
+      release_keys();
+      weigh_scores();
+      const bool ends_tile = is_tile_done;
+      const TileState ended = done;
+      // This also keeps the compiler from waiting for the outputs before the softmax: it moves
+      // nothing across a branch.
+      has_next = next_step();
+      wgmma_wait<0>();
+      release_values();
+      if (ends_tile) {
+        end_tile(ended);
+      } else if (prefill::any_rescale(rescale)) {
+#pragma unroll
+        for (int i = 0; i < kGroups * 32; ++i) out[i] *= rescale[i / 2 % 2];
+      }
+      pack_weights(scores, weights);
+    }
+    issue_step_outputs();
+    wgmma_wait<0>();
+    release_values();
+    end_tile(done);
   }
 }
 
@@ -390,8 +489,12 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernel
   extern __shared__ __align__(1024) char raw_smem[];
   auto& smem = *reinterpret_cast<Smem<kGroups>*>(raw_smem);
   if (threadIdx.x == 0) {
+    for (int i = 0; i < kWorkSlots; ++i) {
+      barrier_init(smem_address(&smem.work_full[i]), 1);
+      barrier_init(smem_address(&smem.work_empty[i]), 3 + kConsumers * 4);
+    }
     for (int i = 0; i < T::kQueryBuffers; ++i) {
-      barrier_init(smem_address(&smem.queries_full[i]), kConsumers);
+      barrier_init(smem_address(&smem.queries_full[i]), 1);
       barrier_init(smem_address(&smem.queries_empty[i]), kConsumers * 4);
     }
     for (int i = 0; i < kStages; ++i) {
@@ -408,11 +511,18 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernel
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   if (warpgroup == 0) {
     give_up_registers<kProducerRegisters>();
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    if (warp == 0) {
-      bring_keys_and_values<kGroups>(args, smem);
-    } else if (warp <= kConsumers) {
-      bring_queries<kGroups>(args, smem, warp - 1);
+    switch (static_cast<int>(threadIdx.x) / 32) {
+      case 0:
+        find_work<kGroups>(args, smem);
+        break;
+      case 1:
+        bring_queries<kGroups>(args, smem);
+        break;
+      case 2:
+        bring_positions<kGroups, false>(args, smem);
+        break;
+      default:
+        bring_positions<kGroups, true>(args, smem);
     }
   } else {
     take_registers<kConsumerRegisters>();

@@ -255,6 +255,17 @@ const std::vector<Problem>& problems() {
        64,
        {{0, 0}, {5, 900}, {1, 65}, {2, 0}, {300, 300}, {1, 1}, {129, 641}}},
       {"forty_sequences", 4, 2, 64, 32, std::vector<Sequence>(40, {17, 50})},
+      // More tiles than multiprocessors, of one step and of several, so that blocks take many.
+      {"many_tiles_of_one_step", 4, 4, 64, 32, std::vector<Sequence>(300, {20, 45})},
+      {"many_tiles", 4, 4, 128, 64, std::vector<Sequence>(120, {8, 300})},
+      {"many_wide_tiles", 4, 4, 256, 64, std::vector<Sequence>(100, {8, 150})},
+      {"many_tiles_of_all_lengths", 4, 4, 128, 64,
+       [] {
+         std::vector<Sequence> sequences;
+         for (int i = 0; i < 150; ++i)
+           sequences.push_back({i % 7, i % 5 == 0 ? 0 : i * 7 % 500 + 7});
+         return sequences;
+       }()},
       {"blocks_of_16", 8, 2, 128, 16, {{100, 333}, {40, 40}, {1, 17}}},
       {"blocks_of_48", 8, 2, 128, 48, {{100, 333}, {48, 96}, {1, 49}}},
       {"blocks_of_128", 8, 2, 128, 128, {{100, 333}, {128, 256}, {1, 129}}},
