@@ -12,8 +12,10 @@ namespace {
 
 constexpr int kConsumerWarps = 8;
 constexpr int kConsumers = kConsumerWarps * 32;
-constexpr int kThreads = kConsumers + 32;  // and the warp that copies
-// Weights of one stage. Small enough that five or six stages fit into half of the shared memory:
+constexpr int kWeightsWarp = kConsumerWarps;     // copies weights
+constexpr int kTokensWarp = kConsumerWarps + 1;  // copies the tokens' values
+constexpr int kThreads = (kConsumerWarps + 2) * 32;
+// Weights of one stage. Small enough that four to six stages fit into half of the shared memory:
 // the next kernel's block then streams its first stages beside this kernel's last ones.
 constexpr int kStageWeightBytes = 16 * 1024;
 constexpr int kUnitBytes = kStageWeightBytes / 2;
@@ -32,8 +34,7 @@ struct StreamArgs {
   const std::byte* matrices[2];  // gate and up, or down, in slot 0
   int64_t slot_bytes;
   int num_k_tiles;  // of one row of the matrices
-  int num_groups;   // items of one tile: groups of group_rows rows
-  int group_rows;
+  int num_groups;   // items of one tile: groups of rows
   int num_stages;
   const __nv_bfloat16* x;
   int64_t x_stride;
@@ -71,296 +72,330 @@ struct Bf16Format {
   }
 };
 
-// What lies in shared memory, the same arithmetic for host and device.
-template <int kMatrices, int kN>
-struct Smem {
-  static constexpr int kPassCols = kN < 16 ? kN : 16;  // tokens whose partial sums meet at a time
-
-  int k_tiles;      // of a stage: of each matrix
-  int x_pitch;      // bytes of a token's values in a stage, and 16 so that rows shift banks
-  int stage_bytes;  // weights, then tokens
-  int sums;         // offsets
-  int stages_info;
-  int barriers;
-  int choices;
-  int num_bytes;
-
-  __host__ __device__ Smem(int group_rows, int num_stages) {
-    k_tiles = kStageWeightBytes / (kMatrices * group_rows * Bf16Format::kRowBytes);
-    x_pitch = k_tiles * 128 + 16;
-    stage_bytes = (kStageWeightBytes + kN * x_pitch + 127) / 128 * 128;
-    sums = num_stages * stage_bytes;
-    const int num_k_parts = kConsumerWarps * 16 / group_rows;
-    stages_info = sums + num_k_parts * (group_rows + kRowPadding) * kMatrices * kPassCols * 4;
-    barriers = stages_info + num_stages * info_bytes();
-    choices = barriers + num_stages * 16;
-    num_bytes = choices + kMaxChoices * 8;
-  }
-  // num_k_tiles, flags, num_rows, group; then where each row goes, then its weight.
-  static constexpr int info_bytes() { return 16 + kN * 8; }
-};
-
-constexpr int kIsLastOfItem = 1;
-constexpr int kIsEnd = 2;
-
-struct Item {
-  int64_t slot;
-  int first;
-  int num_rows;
+// What a stage holds.
+struct StageInfo {
+  int num_k_tiles;  // of each matrix
+  int flags;
+  int num_rows;  // of the item's tile
   int group;
+  int first;  // of the tile's rows
+  int padding[3];
+};
+constexpr int kIsFirstOfItem = 1;
+constexpr int kIsLastOfItem = 2;
+constexpr int kIsEnd = 4;
+
+// What lies in shared memory: stages, partial sums, barriers and a few words. Items are kRows rows
+// of kMatrices matrices by kN tokens.
+template <int kMatrices, int kN, int kRows>
+struct Smem {
+  static constexpr int kPieceBytes = kRows * Bf16Format::kRowBytes;             // of a tile
+  static constexpr int kTiles = kStageWeightBytes / (kMatrices * kPieceBytes);  // per matrix, stage
+  static constexpr int kTokenPitch = kTiles * 128 + 16;  // bytes; 16 so that rows shift banks
+  static constexpr int kStageBytes = (kStageWeightBytes + kN * kTokenPitch + 127) / 128 * 128;
+  static constexpr int kParts = kConsumerWarps * 16 / kRows;  // warps of the same rows
+  static constexpr int kPassCols = kN < 16 ? kN : 16;  // tokens whose partial sums meet at a time
+  static constexpr int kSumPitch = kRows + kRowPadding;
+  static constexpr int kSumBytes = kParts * kMatrices * kPassCols * kSumPitch * 4;
+  // Per stage: its info, where each row goes, each row's weight, three barriers.
+  static constexpr int kPerStage = kStageBytes + sizeof(StageInfo) + kN * 8 + 3 * 8;
+  static constexpr int kFixed = kSumBytes + kN * 8 + kMaxChoices * 8;
+
+  std::byte* base;
+  int num_stages;
+
+  __host__ __device__ static constexpr int num_bytes(int num_stages) {
+    return num_stages * kPerStage + kFixed;
+  }
+  __device__ std::byte* stage(int s) const { return base + s * kStageBytes; }
+  __device__ std::byte* tokens(int s) const { return stage(s) + kStageWeightBytes; }
+  __device__ float* sums() const {
+    return reinterpret_cast<float*>(base + num_stages * kStageBytes);
+  }
+  __device__ StageInfo& info(int s) const {
+    return reinterpret_cast<StageInfo*>(base + num_stages * kStageBytes + kSumBytes)[s];
+  }
+  __device__ int32_t* out_rows(int s) const {
+    return reinterpret_cast<int32_t*>(&info(num_stages)) + s * 2 * kN;
+  }
+  __device__ float* scales(int s) const { return reinterpret_cast<float*>(out_rows(s) + kN); }
+  // Where the rows of the item come from; for kTokensWarp alone.
+  __device__ const std::byte** token_rows() const {
+    return reinterpret_cast<const std::byte**>(out_rows(num_stages));
+  }
+  // Slot and number of the one token's choices.
+  __device__ int2* choices() const { return reinterpret_cast<int2*>(token_rows() + kN); }
+  // Complete when: the stage's weights are on their way, everything has landed, all have read.
+  __device__ uint32_t posted(int s) const { return smem_address(choices() + kMaxChoices) + s * 24; }
+  __device__ uint32_t full(int s) const { return posted(s) + 8; }
+  __device__ uint32_t empty(int s) const { return posted(s) + 16; }
 };
 
-// Bytes that copies will bring before the barrier's phase is complete; the arrival comes apart.
-__device__ __forceinline__ void expect_bytes(uint32_t barrier, uint32_t num_bytes) {
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;\n" ::"r"(barrier),
-               "r"(num_bytes)
-               : "memory");
-}
-
-// The warp that copies. Every lane runs all of it; lanes share out the copies.
-template <int kMatrices, int kN>
-struct Producer {
-  static constexpr int kRowsPerLane = (kN + 31) / 32;
-  static constexpr bool kIsDown = kMatrices == 1;
-
-  const StreamArgs& args;
-  const Smem<kMatrices, kN>& layout;
-  std::byte* smem;
-  int lane;
+// Walks round the ring of stages.
+struct RingCursor {
+  int num_stages;
   int stage = 0;
   uint32_t parity = 0;
-  int num_choices = 0;  // of the one token
-  int64_t num_items = 0;
-  Item item;
-  // Of the rows this lane copies.
-  const __nv_bfloat16* x_rows[kRowsPerLane];
-  int out_rows[kRowsPerLane];
-  float scales[kRowsPerLane];
 
-  __device__ uint32_t full(int s) const { return smem_address(smem + layout.barriers) + s * 16; }
-  __device__ uint32_t empty(int s) const { return full(s) + 8; }
-  __device__ int2* choices() const { return reinterpret_cast<int2*>(smem + layout.choices); }
   __device__ void advance() {
-    if (++stage == args.num_stages) stage = 0, parity ^= 1;
+    if (++stage == num_stages) stage = 0, parity ^= 1;
   }
+};
+
+// The warp that copies weights: after looking up the choices together, one lane of it.
+template <int kMatrices, int kN, int kRows>
+struct WeightsProducer {
+  static constexpr bool kIsDown = kMatrices == 1;
+  using Layout = Smem<kMatrices, kN, kRows>;
+  static constexpr int64_t kTileBytes = kTileRows * Bf16Format::kRowBytes;
+
+  struct Item {
+    int64_t idx;
+    int first;
+    int num_rows;
+    int group;
+    int slot;
+  };
+
+  const StreamArgs& args;
+  const Layout& smem;
+  RingCursor at;
+  int64_t num_items = 0;
+  int num_choices = 0;
+  int num_k_tiles = 0;
+  // Of the item being copied: what comes next of each matrix.
+  Item item;
+  const std::byte* from[kMatrices];
+  int segment = 0;  // of kOneToken's down: the choice, and tiles left of it
+  int num_left_of_segment = 0;
 
   // The experts of the one token: their slots and which choices they are, without those left out.
-  __device__ void read_choices() {
+  __device__ void read_choices(int lane) {
     const int32_t expert = lane < args.top_k ? __ldcg(args.experts + lane) : -1;
     const unsigned chosen = __ballot_sync(~0u, expert >= 0);
     num_choices = __popc(chosen);
     if (expert >= 0) {
-      choices()[__popc(chosen & ((1u << lane) - 1))] =
+      smem.choices()[__popc(chosen & ((1u << lane) - 1))] =
           make_int2(__ldcg(args.slot_of_expert + expert), lane);
     }
     __syncwarp();
   }
 
-  __device__ int64_t count_items() {
-    if (args.rows == Rows::kPlan) return int64_t{__ldcg(args.plan.num_tiles)} * args.num_groups;
-    if (args.rows == Rows::kAllTokens) return (args.num_tokens + kN - 1) / kN * args.num_groups;
-    read_choices();
-    return int64_t{kIsDown ? 1 : num_choices} * args.num_groups;
-  }
-
-  // The tile and the rows of an item take a chain of reads, each as long as the copies of a stage:
-  // every step of one item takes one link of the next one's chain.
-  struct Lookahead {
-    int32_t taken;
-    int64_t item_idx;
-    Item item;
-    int32_t assignments[kRowsPerLane];
-    float scales[kRowsPerLane];
-  };
-  static constexpr int kNumLinks = 4;
-
-  __device__ void take_index(Lookahead& next) {
-    if (lane == 0) next.taken = atomicAdd(args.next_item, 1);
-  }
-  __device__ void find_item(Lookahead& next) {
-    Item& item = next.item;
-    if (next.item_idx >= num_items) return;
-    const int tile_idx = static_cast<int>(next.item_idx / args.num_groups);
-    item.group = static_cast<int>(next.item_idx % args.num_groups);
+  __device__ void find_item(Item& next) const {
+    if (next.idx >= num_items) return;
+    const int tile_idx = static_cast<int>(next.idx) / args.num_groups;
+    next.group = static_cast<int>(next.idx) % args.num_groups;
     if (args.rows == Rows::kPlan) {
       const int4 tile = __ldcg(reinterpret_cast<const int4*>(args.plan.tiles + tile_idx));
-      item.first = tile.y;
-      item.num_rows = tile.z;
-      item.slot = tile.w;
+      next.first = tile.y;
+      next.num_rows = tile.z;
+      next.slot = tile.w;
     } else if (args.rows == Rows::kOneToken) {
-      item.first = tile_idx;
-      item.num_rows = 1;
-      item.slot = kIsDown ? 0 : choices()[tile_idx].x;
+      next.first = tile_idx;
+      next.num_rows = 1;
+      next.slot = num_choices > 0 ? smem.choices()[tile_idx].x : 0;
     } else {
-      item.first = tile_idx * kN;
-      item.num_rows = static_cast<int>(min(args.num_tokens - item.first, int64_t{kN}));
-      item.slot = 0;
-    }
-  }
-  __device__ void find_rows(Lookahead& next) {
-    if (next.item_idx >= num_items || args.rows != Rows::kPlan) return;
-#pragma unroll
-    for (int i = 0; i < kRowsPerLane; ++i) {
-      const int row = lane + 32 * i;
-      if (row < next.item.num_rows) {
-        next.assignments[i] = __ldcg(args.plan.sorted + next.item.first + row);
-      }
-    }
-  }
-  __device__ void find_scales(Lookahead& next) {
-    if (next.item_idx >= num_items) return;
-#pragma unroll
-    for (int i = 0; i < kRowsPerLane; ++i) {
-      const int row = lane + 32 * i;
-      next.scales[i] = 1;
-      if (kIsDown || row >= next.item.num_rows || args.rows == Rows::kAllTokens) continue;
-      next.scales[i] =
-          __ldcg(args.weights +
-                 (args.rows == Rows::kPlan ? next.assignments[i] : choices()[next.item.first].y));
-    }
-  }
-  __device__ void follow_link(Lookahead& next, int link) {
-    if (link == 0) {
-      take_index(next);
-    } else if (link == 1) {
-      next.item_idx = int64_t{gridDim.x} + __shfl_sync(~0u, next.taken, 0);
-      find_item(next);
-    } else if (link == 2) {
-      find_rows(next);
-    } else if (link == 3) {
-      find_scales(next);
+      next.first = tile_idx * kN;
+      next.num_rows = static_cast<int>(min(args.num_tokens - next.first, int64_t{kN}));
+      next.slot = 0;
     }
   }
 
-  // Makes the item that was looked up the one to copy.
-  __device__ void begin_item(const Lookahead& next) {
-    item = next.item;
+  __device__ const std::byte* strip(int matrix, int slot) const {
+    const int row = item.group * kRows;
+    return args.matrices[matrix] + slot * args.slot_bytes +
+           int64_t{row / kTileRows} * args.num_k_tiles * kTileBytes +
+           row % kTileRows * Bf16Format::kRowBytes;
+  }
+  __device__ void begin_item(const Item& next) {
+    item = next;
+    for (int m = 0; m < kMatrices; ++m) from[m] = strip(m, item.slot);
+    segment = 0;
+    num_left_of_segment = args.num_k_tiles;
+  }
+
+  // Starts the copies of the next k_tiles tiles and says what the stage will hold.
+  __device__ void copy(int step, int num_steps) {
+    constexpr int kTiles = Layout::kTiles;
+    const int s = at.stage;
+    const int k_tiles = min(num_k_tiles - step * kTiles, kTiles);
+    const uint32_t full = smem.full(s);
+    const uint32_t to = smem_address(smem.stage(s));
+    barrier_arrive_expect(full, kMatrices * k_tiles * Layout::kPieceBytes);
+    const bool is_segmented = kIsDown && args.rows == Rows::kOneToken;
+    if (kRows == kTileRows && !is_segmented) {
 #pragma unroll
-    for (int i = 0; i < kRowsPerLane; ++i) {
-      const int row = lane + 32 * i;
-      int64_t x_row = 0;
-      if (args.rows == Rows::kPlan) {
-        out_rows[i] = next.assignments[i];
-        x_row = kIsDown ? out_rows[i] : out_rows[i] / args.top_k;
-      } else if (args.rows == Rows::kOneToken) {
-        out_rows[i] = kIsDown ? 0 : item.first;
-      } else {
-        out_rows[i] = item.first + row;
-        x_row = out_rows[i];
+      for (int m = 0; m < kMatrices; ++m) {
+        bulk_copy(to + m * kUnitBytes, from[m], k_tiles * Layout::kPieceBytes, full, kEvictFirst);
+        from[m] += k_tiles * kTileBytes;
       }
-      scales[i] = next.scales[i];
-      x_rows[i] = args.x + x_row * args.x_stride;
-    }
-  }
-
-  __device__ int num_k_tiles() const {
-    return kIsDown && args.rows == Rows::kOneToken ? num_choices * args.num_k_tiles
-                                                   : args.num_k_tiles;
-  }
-  __device__ int num_steps() const {
-    return max((num_k_tiles() + layout.k_tiles - 1) / layout.k_tiles, 1);
-  }
-  __device__ int k_tiles_of(int step) const {
-    return min(num_k_tiles() - step * layout.k_tiles, layout.k_tiles);
-  }
-
-  // Says what the stage will hold, and starts the copies of its weights.
-  __device__ void copy_weights(int step, int s) {
-    const int k_tiles = k_tiles_of(step);
-    const int piece_bytes = args.group_rows * Bf16Format::kRowBytes;
-    std::byte* const info = smem + layout.stages_info + s * layout.info_bytes();
-    const bool is_last = step + 1 == num_steps();
-    if (lane == 0) {
-      *reinterpret_cast<int4*>(info) =
-          make_int4(k_tiles, is_last ? kIsLastOfItem : 0, item.num_rows, item.group);
-      expect_bytes(full(s), kMatrices * k_tiles * piece_bytes + item.num_rows * k_tiles * 128);
-    }
-    __syncwarp();
-    const int num_pieces = kMatrices * layout.k_tiles;
-    if (lane >= num_pieces) return;
-    const int matrix = lane / layout.k_tiles;
-    const int in_stage = lane % layout.k_tiles;
-    if (in_stage >= k_tiles) return;
-    int k_tile = step * layout.k_tiles + in_stage;
-    int64_t slot = item.slot;
-    if (kIsDown && args.rows == Rows::kOneToken) {
-      slot = choices()[k_tile / args.num_k_tiles].x;
-      k_tile %= args.num_k_tiles;
-    }
-    const int row = item.group * args.group_rows;
-    const std::byte* const from = args.matrices[matrix] + slot * args.slot_bytes +
-                                  (int64_t{row / kTileRows} * args.num_k_tiles + k_tile) *
-                                      (kTileRows * Bf16Format::kRowBytes) +
-                                  row % kTileRows * Bf16Format::kRowBytes;
-    bulk_copy(smem_address(smem) + s * layout.stage_bytes + lane * piece_bytes, from, piece_bytes,
-              full(s), kEvictFirst);
-  }
-  // Starts the copies of the tokens' values, and completes what the stage says of itself.
-  __device__ void copy_tokens(int step, int s) {
-    const int k_tiles = k_tiles_of(step);
-    std::byte* const info = smem + layout.stages_info + s * layout.info_bytes();
-    const bool is_last = step + 1 == num_steps();
-    const uint32_t to = smem_address(smem) + s * layout.stage_bytes + kStageWeightBytes;
+    } else {
 #pragma unroll
-    for (int i = 0; i < kRowsPerLane; ++i) {
-      const int row = lane + 32 * i;
-      if (row >= item.num_rows) continue;
-      if (is_last) {
-        reinterpret_cast<int32_t*>(info + 16)[row] = out_rows[i];
-        reinterpret_cast<float*>(info + 16 + kN * 4)[row] = scales[i];
-      }
-      if (k_tiles > 0) {
-        bulk_copy(to + row * layout.x_pitch, x_rows[i] + int64_t{step} * layout.k_tiles * kTileCols,
-                  k_tiles * 128, full(s), kEvictLast);
+      for (int i = 0; i < kTiles; ++i) {
+        if (i >= k_tiles) break;
+#pragma unroll
+        for (int m = 0; m < kMatrices; ++m) {
+          bulk_copy(to + m * kUnitBytes + i * Layout::kPieceBytes, from[m], Layout::kPieceBytes,
+                    full, kEvictFirst);
+          from[m] += kTileBytes;
+        }
+        if (is_segmented && --num_left_of_segment == 0 && ++segment < num_choices) {
+          from[0] = strip(0, smem.choices()[segment].x);
+          num_left_of_segment = args.num_k_tiles;
+        }
       }
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(full(s));
+    const int flags =
+        (step == 0 ? kIsFirstOfItem : 0) | (step + 1 == num_steps ? kIsLastOfItem : 0);
+    post(k_tiles, flags);
+  }
+  __device__ void post(int k_tiles, int flags) {
+    StageInfo& info = smem.info(at.stage);
+    *reinterpret_cast<int4*>(&info) = make_int4(k_tiles, flags, item.num_rows, item.group);
+    info.first = item.first;
+    barrier_arrive(smem.posted(at.stage));
+    at.advance();
   }
 
-  __device__ void run() {
+  __device__ void run(int lane) {
     if (!kIsDown) {
       wait_for_previous_kernels();
       let_next_kernel_start();
-      if (blockIdx.x == 0 && lane == 0) *args.others_items = 0;
     }
-    num_items = count_items();
-    Lookahead next = {};
-    next.item_idx = blockIdx.x;
+    int64_t num_tiles = (args.num_tokens + kN - 1) / kN;
+    num_k_tiles = args.num_k_tiles;
+    if (args.rows == Rows::kPlan) {
+      num_tiles = __ldcg(args.plan.num_tiles);
+    } else if (args.rows == Rows::kOneToken) {
+      read_choices(lane);
+      num_tiles = kIsDown ? 1 : num_choices;
+      if (kIsDown) num_k_tiles *= num_choices;
+    }
+    num_items = num_tiles * args.num_groups;
+    if (lane != 0) return;
+    const int num_steps = max((num_k_tiles + Layout::kTiles - 1) / Layout::kTiles, 1);
+    Item next;
+    next.idx = blockIdx.x;
     find_item(next);
-    // The first weights go ahead of the tokens' values, which the kernel before may still write.
-    item = next.item;
-    const int num_ahead = next.item_idx < num_items ? min(num_steps(), args.num_stages) : 0;
-    for (int step = 0; step < num_ahead; ++step) copy_weights(step, step);
-    if (kIsDown) {
-      wait_for_previous_kernels();
-      if (blockIdx.x == 0 && lane == 0) *args.others_items = 0;
-    }
-    find_rows(next);
-    find_scales(next);
-    for (bool is_first = true; next.item_idx < num_items; is_first = false) {
+    bool has_waited = !kIsDown;
+    const auto wait = [&] {
+      if (!has_waited) wait_for_previous_kernels();
+      has_waited = true;
+    };
+    while (next.idx < num_items) {
       begin_item(next);
-      const int steps = num_steps();
-      int link = 0;
-      for (int step = 0; step < steps; ++step) {
-        if (!is_first || step >= num_ahead) {
-          barrier_wait(empty(stage), parity ^ 1);
-          copy_weights(step, stage);
+      // The next item takes two reads, each about as long as a stage's copies.
+      int num_looked_up = 0;
+      const auto look_up = [&] {
+        if (num_looked_up++ == 0) {
+          next.idx = int64_t{gridDim.x} + atomicAdd(args.next_item, 1);
+        } else {
+          find_item(next);
         }
-        copy_tokens(step, stage);
-        advance();
-        follow_link(next, link++);
+      };
+      for (int step = 0; step < num_steps; ++step) {
+        // The counter belongs to this kernel once the one before has ended; the first weights go
+        // ahead of that.
+        if (step == at.num_stages) wait();
+        barrier_wait(smem.empty(at.stage), at.parity ^ 1);
+        copy(step, num_steps);
+        if (has_waited && num_looked_up < 2) look_up();
       }
-      while (link < kNumLinks) follow_link(next, link++);
+      wait();
+      while (num_looked_up < 2) look_up();
     }
-    barrier_wait(empty(stage), parity ^ 1);
-    if (lane == 0) {
-      *reinterpret_cast<int4*>(smem + layout.stages_info + stage * layout.info_bytes()) =
-          make_int4(0, kIsEnd, 0, 0);
-      barrier_arrive(full(stage));
+    wait();
+    if (blockIdx.x == 0) *args.others_items = 0;
+    barrier_wait(smem.empty(at.stage), at.parity ^ 1);
+    barrier_arrive(smem.full(at.stage));
+    item = {};
+    post(0, kIsEnd);
+  }
+};
+
+// The warp that copies the tokens' values, 16 bytes a lane, behind the weights.
+template <int kMatrices, int kN, int kRows>
+struct TokensProducer {
+  static constexpr bool kIsDown = kMatrices == 1;
+  static constexpr int kRowsPerLane = (kN + 31) / 32;
+  using Layout = Smem<kMatrices, kN, kRows>;
+
+  const StreamArgs& args;
+  const Layout& smem;
+  int lane;
+  RingCursor at;
+  int num_steps_done = 0;  // of the item
+  // Of rows lane and lane + 32: where the result goes, and its weight.
+  int out_rows[kRowsPerLane];
+  float scales[kRowsPerLane];
+
+  __device__ void begin_item(const StageInfo& info) {
+    num_steps_done = 0;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kRowsPerLane; ++i) {
+      const int row = lane + 32 * i;
+      if (row >= info.num_rows) continue;
+      int64_t x_row = 0;
+      scales[i] = 1;
+      if (args.rows == Rows::kPlan) {
+        out_rows[i] = __ldcg(args.plan.sorted + info.first + row);
+        x_row = kIsDown ? out_rows[i] : out_rows[i] / args.top_k;
+        if (!kIsDown) scales[i] = __ldcg(args.weights + out_rows[i]);
+      } else if (args.rows == Rows::kOneToken) {
+        out_rows[i] = kIsDown ? 0 : info.first;
+        if (!kIsDown) scales[i] = __ldcg(args.weights + smem.choices()[info.first].y);
+      } else {
+        out_rows[i] = info.first + row;
+        x_row = out_rows[i];
+      }
+      smem.token_rows()[row] = reinterpret_cast<const std::byte*>(args.x + x_row * args.x_stride);
+    }
+    __syncwarp();
+  }
+
+  __device__ void copy(const StageInfo& info) {
+    constexpr int kChunks = Layout::kTiles * 8;  // of a row in a stage
+    const uint32_t to = smem_address(smem.tokens(at.stage));
+    const int64_t done_bytes = int64_t{num_steps_done++} * kChunks * 16;
+    const int num_chunks = info.num_rows * kChunks;
+#pragma unroll 4
+    for (int i = lane; i < num_chunks; i += 32) {
+      const int row = i / kChunks;
+      const int chunk = i % kChunks;
+      if (chunk >= info.num_k_tiles * 8) continue;
+      copy_async_16(to + row * Layout::kTokenPitch + chunk * 16,
+                    smem.token_rows()[row] + done_bytes + chunk * 16);
+    }
+    barrier_arrive_after_copies(smem.full(at.stage));
+  }
+
+  __device__ void run() {
+    wait_for_previous_kernels();
+    while (true) {
+      barrier_wait(smem.posted(at.stage), at.parity);
+      const StageInfo info = smem.info(at.stage);
+      if (info.flags & kIsFirstOfItem) begin_item(info);
+      copy(info);
+      if (info.flags & kIsLastOfItem) {
+#pragma unroll
+        for (int i = 0; i < kRowsPerLane; ++i) {
+          const int row = lane + 32 * i;
+          if (row >= info.num_rows) continue;
+          smem.out_rows(at.stage)[row] = out_rows[i];
+          smem.scales(at.stage)[row] = scales[i];
+        }
+      }
+      __syncwarp();
+      if (lane == 0) barrier_arrive(smem.full(at.stage));
+      if (info.flags & kIsEnd) return;
+      at.advance();
     }
   }
 };
+// Arrivals that complete a stage: of kWeightsWarp, of each copying lane of kTokensWarp, and of
+// that warp when it has written where rows go.
+constexpr int kFullArrivals = 1 + 32 + 1;
 
 __device__ __forceinline__ float silu(float x) {
   return x / (1.0f + __expf(-x));
@@ -398,31 +433,30 @@ __device__ __forceinline__ void write_four(
 
 // A warp that multiplies: of every stage it takes 16 rows by 32 columns twice, of gate and up or of
 // two tiles of down. Warps of the same rows have different columns, and their sums meet at the end.
-template <int kMatrices, int kN>
+template <int kMatrices, int kN, int kRows>
 struct Consumer {
   static constexpr int kBlocks = kN / 8;
   static constexpr bool kIsDown = kMatrices == 1;
-  using Layout = Smem<kMatrices, kN>;
+  static constexpr int kRowGroups = kRows / 16;
+  using Layout = Smem<kMatrices, kN, kRows>;
 
   const StreamArgs& args;
-  const Layout& layout;
-  std::byte* smem;
+  const Layout& smem;
+  int warp;
+  int g;  // the lane as the fragments of a product number it
+  int t;
   float sums[kMatrices][kBlocks][4] = {};
 
-  __device__ void multiply(const std::byte* stage, int num_k_tiles, int num_blocks) {
-    const int warp = threadIdx.x / 32;
-    const int g = threadIdx.x % 32 / 4;
-    const int t = threadIdx.x % 4;
-    const int num_row_groups = args.group_rows / 16;
-    const int part = warp / num_row_groups;
+  __device__ void multiply(int stage, int num_k_tiles, int num_blocks) {
+    const int part = warp / kRowGroups;
     const int half = part % 2;
-    const std::byte* const rows = stage + part / 2 * args.group_rows * Bf16Format::kRowBytes +
-                                  warp % num_row_groups * 16 * Bf16Format::kRowBytes;
+    const std::byte* const rows = smem.stage(stage) + part / 2 * Layout::kPieceBytes +
+                                  warp % kRowGroups * 16 * Bf16Format::kRowBytes;
     const std::byte* const tokens =
-        stage + kStageWeightBytes + g * layout.x_pitch + (2 * t + half) * 16;
+        smem.tokens(stage) + g * Layout::kTokenPitch + (2 * t + half) * 16;
 #pragma unroll
     for (int unit = 0; unit < (kIsDown ? 2 : 1); ++unit) {
-      const int k_tile = part / 2 + unit * (layout.k_tiles / 2);
+      const int k_tile = part / 2 + unit * (Layout::kTiles / 2);
       if (k_tile >= num_k_tiles) break;
       uint32_t a[kMatrices][2][4];
 #pragma unroll
@@ -432,8 +466,8 @@ struct Consumer {
 #pragma unroll
       for (int block = 0; block < kBlocks; ++block) {
         if (block >= num_blocks) break;
-        const uint4 b =
-            *reinterpret_cast<const uint4*>(tokens + block * 8 * layout.x_pitch + k_tile * 128);
+        const uint4 b = *reinterpret_cast<const uint4*>(tokens + block * 8 * Layout::kTokenPitch +
+                                                        k_tile * 128);
 #pragma unroll
         for (int m = 0; m < kMatrices; ++m) {
           mma_16x8x16(sums[m][block], a[m][0], b.x, b.y);
@@ -444,17 +478,11 @@ struct Consumer {
   }
 
   // Adds up the warps' sums in the order of their columns and writes the item's result.
-  __device__ void finish_item(int num_rows, int group, const std::byte* info) {
+  __device__ void finish_item(int stage, int num_rows, int group) {
     constexpr int kPassCols = Layout::kPassCols;
-    const int warp = threadIdx.x / 32;
-    const int g = threadIdx.x % 32 / 4;
-    const int t = threadIdx.x % 4;
-    const int group_rows = args.group_rows;
-    const int num_row_groups = group_rows / 16;
-    const int pitch = group_rows + kRowPadding;
-    const int num_parts = kConsumerWarps / num_row_groups;
-    auto* const partial = reinterpret_cast<float*>(smem + layout.sums);
-    // partial[part][matrix][token][row]
+    constexpr int kPitch = Layout::kSumPitch;
+    constexpr int kQuads = kRows / 4;
+    float* const partial = smem.sums();  // [part][matrix][token][row]
 #pragma unroll
     for (int pass = 0; pass < kN / kPassCols; ++pass) {
       if (pass * kPassCols >= num_rows) break;
@@ -465,37 +493,34 @@ struct Consumer {
           const float(&d)[4] = sums[m][pass * kPassCols / 8 + block];
           float* const to =
               partial +
-              ((warp / num_row_groups * kMatrices + m) * kPassCols + block * 8 + 2 * t) * pitch +
-              warp % num_row_groups * 16 + g;
+              ((warp / kRowGroups * kMatrices + m) * kPassCols + block * 8 + 2 * t) * kPitch +
+              warp % kRowGroups * 16 + g;
           to[0] = d[0];
-          to[pitch] = d[1];
+          to[kPitch] = d[1];
           to[8] = d[2];
-          to[pitch + 8] = d[3];
+          to[kPitch + 8] = d[3];
         }
       }
       named_barrier(1, kConsumers);
-      const int quads = group_rows / 4;
-      for (int i = static_cast<int>(threadIdx.x); i < kPassCols * quads; i += kConsumers) {
-        const int token = i / quads;
-        const int row = i % quads * 4;
-        if (pass * kPassCols + token >= num_rows) break;
+      const int num_quads = min(num_rows - pass * kPassCols, kPassCols) * kQuads;
+      for (int i = static_cast<int>(threadIdx.x); i < num_quads; i += kConsumers) {
+        const int token = i / kQuads;
+        const int row = i % kQuads * 4;
         float totals[kMatrices][4] = {};
-        for (int part = 0; part < num_parts; ++part) {
+#pragma unroll
+        for (int part = 0; part < Layout::kParts; ++part) {
 #pragma unroll
           for (int m = 0; m < kMatrices; ++m) {
             const float4 value = *reinterpret_cast<const float4*>(
-                partial + ((part * kMatrices + m) * kPassCols + token) * pitch + row);
+                partial + ((part * kMatrices + m) * kPassCols + token) * kPitch + row);
             totals[m][0] += value.x;
             totals[m][1] += value.y;
             totals[m][2] += value.z;
             totals[m][3] += value.w;
           }
         }
-        const int64_t out_row =
-            reinterpret_cast<const int32_t*>(info + 16)[pass * kPassCols + token];
-        const float scale =
-            reinterpret_cast<const float*>(info + 16 + kN * 4)[pass * kPassCols + token];
-        write_result(totals, out_row, int64_t{group} * group_rows + row, scale);
+        write_result(totals, smem.out_rows(stage)[pass * kPassCols + token],
+                     int64_t{group} * kRows + row, smem.scales(stage)[pass * kPassCols + token]);
       }
       named_barrier(1, kConsumers);
     }
@@ -536,44 +561,50 @@ struct Consumer {
   }
 
   __device__ void run() {
-    wait_for_previous_kernels();
-    const uint32_t barriers = smem_address(smem + layout.barriers);
-    int stage = 0;
-    uint32_t parity = 0;
+    RingCursor at{args.num_stages};
     while (true) {
-      barrier_wait(barriers + stage * 16, parity);
-      const std::byte* const info = smem + layout.stages_info + stage * layout.info_bytes();
-      const int4 what = *reinterpret_cast<const int4*>(info);
-      if (what.y == kIsEnd) return;
-      multiply(smem + stage * layout.stage_bytes, what.x, (what.z + 7) / 8);
-      if (what.y == kIsLastOfItem) finish_item(what.z, what.w, info);
+      barrier_wait(smem.full(at.stage), at.parity);
+      const int4 what = *reinterpret_cast<const int4*>(&smem.info(at.stage));
+      if (what.y & kIsEnd) return;
+      multiply(at.stage, what.x, (what.z + 7) / 8);
+      if (what.y & kIsLastOfItem) finish_item(at.stage, what.z, what.w);
       __syncwarp();
-      if (threadIdx.x % 32 == 0) barrier_arrive(barriers + stage * 16 + 8);
-      if (++stage == args.num_stages) stage = 0, parity ^= 1;
+      if (threadIdx.x % 32 == 0) barrier_arrive(smem.empty(at.stage));
+      at.advance();
     }
   }
 };
 
-template <int kMatrices, int kN>
-__global__ void __launch_bounds__(kThreads, kN <= 16 ? 2 : 1)
+// Whether two blocks fit into a multiprocessor.
+constexpr bool is_paired(int tile_rows) {
+  return tile_rows <= 32;
+}
+
+template <int kMatrices, int kN, int kRows>
+__global__ void __launch_bounds__(kThreads, is_paired(kN) ? 2 : 1)
     moe_stream_kernel(const __grid_constant__ StreamArgs args) {
-  extern __shared__ __align__(128) std::byte smem[];
-  const Smem<kMatrices, kN> layout(args.group_rows, args.num_stages);
+  extern __shared__ __align__(128) std::byte memory[];
+  const Smem<kMatrices, kN, kRows> smem{memory, args.num_stages};
   if (threadIdx.x == 0) {
     for (int s = 0; s < args.num_stages; ++s) {
-      const uint32_t barrier = smem_address(smem + layout.barriers) + s * 16;
-      barrier_init(barrier, 1);
-      barrier_init(barrier + 8, kConsumerWarps);
+      barrier_init(smem.posted(s), 1);
+      barrier_init(smem.full(s), kFullArrivals);
+      barrier_init(smem.empty(s), kConsumerWarps);
     }
     barrier_init_fence();
   }
   __syncthreads();
   if (kMatrices == 1) let_next_kernel_start();
-  if (threadIdx.x >= kConsumers) {
-    Producer<kMatrices, kN> producer{args, layout, smem, static_cast<int>(threadIdx.x % 32)};
+  const auto warp = static_cast<int>(threadIdx.x / 32);
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  if (warp == kWeightsWarp) {
+    WeightsProducer<kMatrices, kN, kRows> producer{args, smem, {args.num_stages}};
+    producer.run(lane);
+  } else if (warp == kTokensWarp) {
+    TokensProducer<kMatrices, kN, kRows> producer{args, smem, lane, {args.num_stages}};
     producer.run();
   } else {
-    Consumer<kMatrices, kN> consumer{args, layout, smem};
+    Consumer<kMatrices, kN, kRows> consumer{args, smem, warp, lane / 4, lane % 4};
     consumer.run();
   }
 }
@@ -660,46 +691,52 @@ struct Workspace {
 
 // Half of a multiprocessor's shared memory, less what a block reserves; all of it for the widest
 // tiles, whose blocks are alone.
-constexpr int64_t kHalfSmemBytes = (228 * 1024) / 2 - 1024;
-constexpr int64_t kFullSmemBytes = 227 * 1024;
+constexpr int kHalfSmemBytes = (228 * 1024) / 2 - 1024;
+constexpr int kFullSmemBytes = 227 * 1024;
 
-template <int kMatrices, int kN>
+template <int kMatrices, int kN, int kRows>
 void stream_weights(StreamArgs args, cudaStream_t stream) {
-  const int64_t budget = kN <= 16 ? kHalfSmemBytes : kFullSmemBytes;
-  args.num_stages = kMaxStages;
-  while (args.num_stages > 2 &&
-         Smem<kMatrices, kN>(args.group_rows, args.num_stages).num_bytes > budget) {
-    --args.num_stages;
-  }
-  const int64_t num_bytes = Smem<kMatrices, kN>(args.group_rows, args.num_stages).num_bytes;
-  auto* const kernel = moe_stream_kernel<kMatrices, kN>;
+  using Layout = Smem<kMatrices, kN, kRows>;
+  constexpr int kBudget = is_paired(kN) ? kHalfSmemBytes : kFullSmemBytes;
+  constexpr int kNumStages = std::min((kBudget - Layout::kFixed) / Layout::kPerStage, kMaxStages);
+  static_assert(kNumStages >= 3);
+  args.num_stages = kNumStages;
+  auto* const kernel = moe_stream_kernel<kMatrices, kN, kRows>;
   static const bool is_allowed = (allow_smem(kernel, kFullSmemBytes), true);
   (void)is_allowed;
   launch(kernel,
          {.grid = dim3(static_cast<unsigned>(device_traits().num_sms)),
           .block = dim3(kThreads),
-          .smem_bytes = num_bytes},
+          .smem_bytes = Layout::num_bytes(kNumStages)},
          stream, args);
 }
 
+template <int kMatrices, int kN>
+void stream_weights(int rows, const StreamArgs& args, cudaStream_t stream) {
+  if (rows == 64) return stream_weights<kMatrices, kN, 64>(args, stream);
+  if constexpr (kN <= 16) {
+    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, stream);
+    if (rows == 16) return stream_weights<kMatrices, kN, 16>(args, stream);
+  } else if constexpr (kN == 32) {
+    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, stream);
+  }
+  AUGUR_REQUIRE(false, std::to_string(rows) + " rows by " + std::to_string(kN) + " tokens");
+}
+
 template <int kMatrices>
-void stream_weights(int tile_rows, const StreamArgs& args, cudaStream_t stream) {
+void stream_weights(int tile_rows, int rows, const StreamArgs& args, cudaStream_t stream) {
   switch (tile_rows) {
     case 8:
-      return stream_weights<kMatrices, 8>(args, stream);
+      return stream_weights<kMatrices, 8>(rows, args, stream);
     case 16:
-      return stream_weights<kMatrices, 16>(args, stream);
+      return stream_weights<kMatrices, 16>(rows, args, stream);
     case 32:
-      return stream_weights<kMatrices, 32>(args, stream);
+      return stream_weights<kMatrices, 32>(rows, args, stream);
     case 64:
-      return stream_weights<kMatrices, 64>(args, stream);
+      return stream_weights<kMatrices, 64>(rows, args, stream);
     default:
       AUGUR_REQUIRE(false, "tile_rows is " + std::to_string(tile_rows));
   }
-}
-
-void require_rows(int rows) {
-  AUGUR_REQUIRE(rows == 16 || rows == 32 || rows == 64, "rows of an item: " + std::to_string(rows));
 }
 
 // x as the kernels can copy it: itself, or a copy in the workspace.
@@ -727,15 +764,12 @@ void run_mlps(StreamArgs common,
               const Workspace& workspace,
               int32_t* counters,
               cudaStream_t stream) {
-  require_rows(config.gate_up_rows);
-  require_rows(config.down_rows);
   const int64_t hidden = weights.gate.num_cols;
   const int64_t intermediate = weights.gate.num_rows;
   StreamArgs args = with_tokens(common, x, workspace.x, stream);
   args.matrices[0] = weights.gate.data;
   args.matrices[1] = weights.up.data;
   args.num_k_tiles = static_cast<int>(num_tiles(hidden));
-  args.group_rows = config.gate_up_rows;
   args.num_groups = static_cast<int>(padded(intermediate) / config.gate_up_rows);
   args.out = workspace.h;
   args.out_stride = padded(intermediate);
@@ -743,13 +777,12 @@ void run_mlps(StreamArgs common,
   args.shared = {};
   args.next_item = counters;
   args.others_items = counters + kCounterStride;
-  stream_weights<2>(config.tile_rows, args, stream);
+  stream_weights<2>(config.tile_rows, config.gate_up_rows, args, stream);
 
   args = common;
   args.matrices[0] = weights.down.data;
   args.matrices[1] = nullptr;
   args.num_k_tiles = static_cast<int>(num_tiles(intermediate));
-  args.group_rows = config.down_rows;
   args.num_groups = static_cast<int>(padded(hidden) / config.down_rows);
   args.x = workspace.h;
   args.x_stride = padded(intermediate);
@@ -760,7 +793,7 @@ void run_mlps(StreamArgs common,
   args.is_out_aligned = is_aligned(out, 4);
   args.next_item = counters + kCounterStride;
   args.others_items = counters;
-  stream_weights<1>(config.tile_rows, args, stream);
+  stream_weights<1>(config.tile_rows, config.down_rows, args, stream);
 }
 
 }  // namespace
@@ -785,7 +818,7 @@ MoeDecodeConfig decode_config(int64_t num_tokens,
   constexpr int64_t kWantedItems = 8 * 132;
   MoeDecodeConfig config;
   config.tile_rows = num_tokens <= 8 ? 8 : num_tokens <= 16 ? 16 : num_tokens <= 32 ? 32 : 64;
-  const int min_rows = config.tile_rows == 8 ? 16 : config.tile_rows == 16 ? 32 : 64;
+  const int min_rows = config.tile_rows <= 16 ? 16 : config.tile_rows;
   const auto rows_for = [&](int64_t num_strips) {
     int rows = kTileRows;
     while (rows > min_rows && num_strips * (kTileRows / rows) < kWantedItems) rows /= 2;
