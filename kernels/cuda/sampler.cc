@@ -171,11 +171,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   }
   SampleParams params;
   params.row_stride = logits.row_stride;
-<<<<<<< HEAD
-  params.vocab_size = static_cast<int>(logits.num_cols);
-=======
   params.vocab_size = vocab_size;
->>>>>>> sampling
   params.adjusted_rows = adjusted_rows_.as<float>();
   const auto launch_rows = [&](int64_t first_row, int64_t end) {
     params.logits = logits.row<float>(first_row);
