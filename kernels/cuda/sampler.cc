@@ -162,7 +162,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
     has_lists = has_lists || num_list_words(args.rows[i]) > 0;
     is_plain_argmax = is_plain_argmax && is_greedy(args.rows[i]);
   }
-  const int vocab_size = static_cast<int>(limits_.vocab_size);
+  const int vocab_size = static_cast<int>(logits.num_cols);
   if (is_plain_argmax && !has_lists) {
     argmax_rows({logits.row<float>(0), logits.row_stride, vocab_size, static_cast<int>(num_rows),
                  args.token_ids},
@@ -181,7 +181,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   };
   if (!has_lists && num_rows <= kMaxOwnPlans) {
     for (int64_t i = 0; i < num_rows; ++i) {
-      params.own_plans[i] = make_plan(args.rows[i], limits_.vocab_size);
+      params.own_plans[i] = make_plan(args.rows[i], logits.num_cols);
     }
     launch_rows(0, num_rows);
     return;
