@@ -253,7 +253,6 @@ __global__ void __launch_bounds__(num_threads(kRows), 2)
 #pragma unroll
     for (float& sum : sums) sum = 0;
     strip_end += num_own_steps;
-    int unreleased = -1;  // the stage before this one, while wgmma may read it
     for (int tile = 0; step < strip_end;) {
       if (tile == 0) barrier_wait(full + 8 * place.stage, place.parity);
       const uint32_t stage = ring + place.stage * bytes_of_stage;
@@ -266,18 +265,13 @@ __global__ void __launch_bounds__(num_threads(kRows), 2)
         Wgmma<kRows>::smem_smem(sums, weight + 2 * k, x + 2 * k, true);
       }
       wgmma_commit();
-      wgmma_wait<1>();
-      if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
-      unreleased = -1;
-      if (++tile == args.stage_tiles) {
-        tile = 0;
-        unreleased = place.stage;
-        step += kGroups;
-        place.advance(kGroups, args.num_stages);
-      }
+      wgmma_wait<0>();  // the other groups keep the tensor cores busy
+      if (++tile < args.stage_tiles) continue;
+      if (lane == 0) barrier_arrive(empty + 8 * place.stage);
+      tile = 0;
+      step += kGroups;
+      place.advance(kGroups, args.num_stages);
     }
-    wgmma_wait<0>();
-    if (unreleased >= 0 && lane == 0) barrier_arrive(empty + 8 * unreleased);
 
     // The first group adds up the sums of all, in their order.
     const int pitch = sums_pitch(args.strip_outputs);
