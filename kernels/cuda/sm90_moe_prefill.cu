@@ -47,18 +47,20 @@ using Weights = Bf16Weights;
 constexpr int kWeightBytes = kStrips * Weights::kBytes;
 constexpr int kTokenBytes = kTileTokens * kRowBytes;
 constexpr int kStageBytes = kWeightBytes + kTokenBytes;
-// What a consumer warpgroup collects of its result: 64 rows by 128 columns, as two swizzled tiles
-// of h, or as rows of y padded by 16 bytes so that eight of them lie in different banks.
+// Where a consumer warp turns its fragments into rows: 16 rows by 128 columns, padded by 16 bytes
+// so that eight rows lie in different banks.
+constexpr int kWarpRows = 16;
 constexpr int kResultCols = 128;
 constexpr int kPaddedRowBytes = kResultCols * 2 + 16;
-constexpr int kResultBytes = kConsumerTokens * kPaddedRowBytes;
-constexpr int kSmemBytes = kStages * kStageBytes + kConsumers * kResultBytes + 2 * kStages * 8;
+constexpr int kResultBytes = kWarpRows * kPaddedRowBytes;
+constexpr int kConsumerWarps = kConsumers * kWarpgroup / 32;
+constexpr int kSmemBytes = kStages * kStageBytes + kConsumerWarps * kResultBytes + 2 * kStages * 8;
 
 // Plan tiles whose column blocks are worked through before the next tiles': 2,048 rows of tokens
 // stay in L2 while the weight rows pass by.
 constexpr int kGroupTiles = 16;
 
-// --- Clusters and bulk stores
+// --- Instructions of clusters, matrix stores, fences
 
 __device__ __forceinline__ uint32_t block_in_cluster() {
   uint32_t rank;
@@ -85,61 +87,53 @@ __device__ __forceinline__ void store_matrix_x4(
                "r"(r0), "r"(r1), "r"(r2), "r"(r3)
                : "memory");
 }
-__device__ __forceinline__ void bulk_store(void* to, uint32_t smem, uint32_t num_bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n" ::"l"(to), "r"(smem),
-               "r"(num_bytes)
+/// Ordinary writes to device memory, by kernels before this one, become visible to bulk copies.
+__device__ __forceinline__ void fence_async_global() {
+  asm volatile("fence.proxy.async.global;\n" ::: "memory");
+}
+__device__ __forceinline__ uint4 load_shared(uint32_t smem) {
+  uint4 value;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(smem)
                : "memory");
-}
-__device__ __forceinline__ void bulk_store_commit() {
-  asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
-}
-/// Until the calling thread's stores have read shared memory.
-__device__ __forceinline__ void bulk_store_wait_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
-}
-/// Until they are done.
-__device__ __forceinline__ void bulk_store_wait() {
-  asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
+  return value;
 }
 constexpr uint64_t kEvictNormal = 0x1000000000000000;
 
 // --- The order of work
 
-// The token tile and the block of columns of a block's work item, and whether the other block of
-// the cluster has a tile of the same expert.
-struct Item {
-  MoeTile tile;  // num_rows is 0 past the last tile
-  int64_t tile_idx;
-  int col_block;
-  bool is_shared;
-};
-
-// Items of a cluster: pairs of tiles by column blocks, in groups of kGroupTiles tiles.
+// Work items of a cluster: pairs of neighbouring token tiles by blocks of weight rows, in groups of
+// kGroupTiles tiles.
 struct Schedule {
-  int64_t num_tiles;
+  int num_tiles;
   int num_col_blocks;
 
-  __device__ int64_t num_items() const {
-    return (num_tiles + kClusterSize - 1) / kClusterSize * num_col_blocks;
-  }
-  __device__ Item item(const GatedMlp& mlp, int64_t item_idx) const {
+  struct Place {
+    int tile_idx;  // of the calling block; num_tiles and more: there is no such tile
+    int col_block;
+  };
+  __device__ int num_pairs() const { return (num_tiles + kClusterSize - 1) / kClusterSize; }
+  __device__ int num_items() const { return num_pairs() * num_col_blocks; }
+  __device__ Place place(int item_idx) const {
+    if (item_idx >= num_items()) return {num_tiles, 0};
     constexpr int kGroupPairs = kGroupTiles / kClusterSize;
-    const int64_t num_pairs = (num_tiles + kClusterSize - 1) / kClusterSize;
-    const int64_t group = item_idx / (kGroupPairs * num_col_blocks);
-    const int in_group = static_cast<int>(item_idx - group * kGroupPairs * num_col_blocks);
-    const int pairs = static_cast<int>(min(int64_t{kGroupPairs}, num_pairs - group * kGroupPairs));
-    const int64_t pair = group * kGroupPairs + in_group % pairs;
-    Item item;
-    item.col_block = in_group / pairs;
-    item.tile_idx = pair * kClusterSize + block_in_cluster();
-    item.tile = {-1, 0, 0, 0};
-    if (item.tile_idx < num_tiles) item.tile = mlp.tile(item.tile_idx);
-    const int64_t other_idx = item.tile_idx ^ 1;
-    item.is_shared = item.tile_idx < num_tiles && other_idx < num_tiles &&
-                     mlp.tile(other_idx).expert == item.tile.expert;
-    return item;
+    const int group = item_idx / (kGroupPairs * num_col_blocks);
+    const int in_group = item_idx - group * kGroupPairs * num_col_blocks;
+    const int pairs = min(kGroupPairs, num_pairs() - group * kGroupPairs);
+    const int pair = group * kGroupPairs + in_group % pairs;
+    return {pair * kClusterSize + static_cast<int>(block_in_cluster()), in_group / pairs};
+  }
+  __device__ MoeTile tile(const GatedMlp& mlp, int tile_idx) const {
+    return tile_idx < num_tiles ? mlp.tile(tile_idx) : MoeTile{-1, 0, 0, 0};
   }
 };
+__device__ int first_item() {
+  return blockIdx.x / kClusterSize;
+}
+__device__ int item_stride() {
+  return gridDim.x / kClusterSize;
+}
 
 // The ring of stages as one role walks it.
 struct Ring {
@@ -163,43 +157,46 @@ struct Ring {
 
 // --- The producer
 
-// One thread copies the weight tiles of a stage: strips 0 and 1 are gate and 2 and 3 up, or all of
-// down. Where they are shared this block brings half of them to both.
-template <bool kIsGateUp>
-struct WeightCopies {
-  const std::byte* strips[kStrips];
-  int num_present = 0;
-  bool is_shared = false;
+// What the first thread of each of the producer's four warps copies of an item's weights: one strip
+// of the four, 0 and 1 of gate and 2 and 3 of up, or all of down. Where the cluster's tiles share
+// weights, this block brings half of the strips to both.
+struct WeightCopy {
+  const std::byte* from;
+  uint32_t stage_bytes;  // of all strips, from whichever block
+  bool is_mine;
+  bool is_shared;
 
-  __device__ WeightCopies(const GatedMlp& mlp, const Item& item, int64_t bytes_per_strip) {
-    const int64_t num_strips = num_tiles(kIsGateUp ? mlp.intermediate : mlp.hidden);
-    const int64_t offset = item.tile.slot * mlp.slot_bytes;
-    is_shared = item.is_shared;
-#pragma unroll
-    for (int i = 0; i < kStrips; ++i) {
-      const int64_t strip = kIsGateUp ? item.col_block * (kStrips / 2) + i % (kStrips / 2)
-                                      : item.col_block * kStrips + i;
-      const std::byte* const matrix = kIsGateUp ? (i < kStrips / 2 ? mlp.gate : mlp.up) : mlp.down;
-      const bool is_present = strip < num_strips && item.tile.num_rows > 0;
-      strips[i] = is_present ? matrix + offset + strip * bytes_per_strip : nullptr;
-      num_present += is_present ? 1 : 0;
-    }
+  template <bool kIsGateUp>
+  static __device__ WeightCopy
+  of_warp(int warp, const GatedMlp& mlp, const MoeTile& tile, int col_block, bool is_shared) {
+    constexpr int kStripsOfMatrix = kIsGateUp ? kStrips / 2 : kStrips;
+    const int num_strips = static_cast<int>(num_tiles(kIsGateUp ? mlp.intermediate : mlp.hidden));
+    const int64_t bytes_per_strip = strip_bytes(kIsGateUp ? mlp.hidden : mlp.intermediate);
+    const int strip = col_block * kStripsOfMatrix + warp % kStripsOfMatrix;
+    const int num_present = min(kStripsOfMatrix, num_strips - col_block * kStripsOfMatrix);
+    const std::byte* const matrix = !kIsGateUp               ? mlp.down
+                                    : warp < kStripsOfMatrix ? mlp.gate
+                                                             : mlp.up;
+    WeightCopy copy;
+    copy.from = matrix + tile.slot * mlp.slot_bytes + strip * bytes_per_strip;
+    copy.stage_bytes =
+        tile.num_rows == 0 ? 0 : num_present * (kStrips / kStripsOfMatrix) * Weights::kBytes;
+    copy.is_shared = is_shared;
+    copy.is_mine =
+        tile.num_rows > 0 && strip < num_strips && (!is_shared || warp / 2 == block_in_cluster());
+    return copy;
   }
-  __device__ uint32_t num_bytes() const {
-    return num_present * Weights::kBytes;
-  }
-  __device__ void copy(const Ring& ring, int64_t offset, uint32_t rank) const {
-#pragma unroll
-    for (int i = 0; i < kStrips; ++i) {
-      if (strips[i] == nullptr) continue;
-      const uint32_t to = ring.weights() + i * Weights::kBytes;
-      if (!is_shared) {
-        bulk_copy(to, strips[i] + offset, Weights::kBytes, ring.full_barrier(), kEvictNormal);
-      } else if (i / 2 == rank) {
-        bulk_copy_multicast(to, strips[i] + offset, Weights::kBytes, ring.full_barrier(),
-                            (1 << kClusterSize) - 1, kEvictNormal);
+  __device__ void next_stage(const Ring& ring, int warp) {
+    if (is_mine) {
+      const uint32_t to = ring.weights() + warp * Weights::kBytes;
+      if (is_shared) {
+        bulk_copy_multicast(to, from, Weights::kBytes, ring.full_barrier(), (1 << kClusterSize) - 1,
+                            kEvictNormal);
+      } else {
+        bulk_copy(to, from, Weights::kBytes, ring.full_barrier(), kEvictNormal);
       }
     }
+    from += Weights::kBytes;
   }
 };
 
@@ -247,34 +244,41 @@ struct GatheredRows {
 template <bool kIsGateUp>
 __device__ void produce(const GatedMlp& mlp, const Schedule& schedule, Ring ring) {
   const int num_k_tiles = static_cast<int>(num_tiles(kIsGateUp ? mlp.hidden : mlp.intermediate));
-  if (!kIsGateUp && threadIdx.x != 0) return;
-  const uint32_t rank = block_in_cluster();
-  for (int64_t item_idx = blockIdx.x / kClusterSize; item_idx < schedule.num_items();
-       item_idx += gridDim.x / kClusterSize) {
-    const Item item = schedule.item(mlp, item_idx);
-    const WeightCopies<kIsGateUp> weights(mlp, item, int64_t{num_k_tiles} * Weights::kBytes);
+  const int warp = threadIdx.x / 32;
+  const bool is_first_lane = threadIdx.x % 32 == 0;
+  if (!kIsGateUp && !is_first_lane) return;
+  for (int item_idx = first_item(); item_idx < schedule.num_items(); item_idx += item_stride()) {
+    const auto [tile_idx, col_block] = schedule.place(item_idx);
+    const MoeTile tile = schedule.tile(mlp, tile_idx);
+    const bool is_shared =
+        tile_idx < schedule.num_tiles && schedule.tile(mlp, tile_idx ^ 1).expert == tile.expert;
+    auto weights = WeightCopy::of_warp<kIsGateUp>(warp, mlp, tile, col_block, is_shared);
     if constexpr (kIsGateUp) {
-      const GatheredRows rows(mlp, item.tile);
+      const GatheredRows rows(mlp, tile);
       for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
         barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
-        if (threadIdx.x == 0) {
-          barrier_arrive_expect(ring.full_barrier(), weights.num_bytes());
-          weights.copy(ring, int64_t{k_tile} * Weights::kBytes, rank);
+        if (is_first_lane) {
+          if (warp == 0) barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes);
+          weights.next_stage(ring, warp);
         }
         rows.copy(ring, k_tile, mlp.hidden);
         barrier_arrive_after_copies(ring.full_barrier());
         ring.advance();
       }
     } else {
-      const uint32_t token_bytes = (item.tile.num_rows + kConsumerTokens - 1) / kConsumerTokens *
-                                   kConsumerTokens * kRowBytes;
-      const auto* tokens = reinterpret_cast<const std::byte*>(mlp.h) +
-                           item.tile_idx * num_k_tiles * int64_t{kTokenBytes};
+      // h of the tile by a warp that copies no weights, if there is one.
+      const bool has_tokens =
+          warp == (is_shared ? kStrips / 2 * (1 - static_cast<int>(block_in_cluster())) : 0);
+      const uint32_t token_bytes =
+          static_cast<uint32_t>(round_up(tile.num_rows, kConsumerTokens)) * kRowBytes;
+      const auto* tokens =
+          reinterpret_cast<const std::byte*>(mlp.h) + int64_t{tile_idx} * num_k_tiles * kTokenBytes;
       for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
         barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
-        barrier_arrive_expect(ring.full_barrier(), weights.num_bytes() + token_bytes);
-        weights.copy(ring, int64_t{k_tile} * Weights::kBytes, rank);
-        if (token_bytes > 0) {
+        if (warp == 0)
+          barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes + token_bytes);
+        weights.next_stage(ring, warp);
+        if (has_tokens && token_bytes > 0) {
           bulk_copy(ring.tokens(), tokens, token_bytes, ring.full_barrier(), kEvictNormal);
         }
         tokens += kTokenBytes;
@@ -327,80 +331,71 @@ __device__ __forceinline__ void multiply(float (&sums)[128],
   release(previous_empty);
 }
 
-// h of 64 rows by 128 columns, as two tiles of the layout that the down product copies.
-__device__ __forceinline__ void write_h(const float (&sums)[128],
-                                        const GatedMlp& mlp,
-                                        const Item& item,
-                                        int consumer,
-                                        uint32_t result) {
-  const int thread = threadIdx.x % kWarpgroup;
-  const int lane = thread % 32;
-  if (thread == 0) bulk_store_wait_read();
-  named_barrier(1 + consumer, kWarpgroup);
-  const int row = thread / 32 * 16 + lane % 16;
+// Turns 16 rows by 128 columns of a warp, given as the fragments' words (two columns of row
+// lane / 4, then of that + 8, for every 8 columns), into rows: store(row, chunk, value) gets 16
+// bytes from column 8 * chunk on.
+template <typename Word, typename Store>
+__device__ __forceinline__ void store_rows(uint32_t result, const Word& word, const Store& store) {
+  const int lane = threadIdx.x % 32;
+  __syncwarp();  // the rows before have been read
 #pragma unroll
-  for (int c = 0; c < 16; c += 2) {
-    uint32_t words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int at = 4 * c + 2 * i;
-      words[i] = pack_bf16(silu(sums[at]) * sums[64 + at], silu(sums[at + 1]) * sums[64 + at + 1]);
-    }
-    const int chunk = (c % 8 + lane / 16) ^ (row % 8);
-    store_matrix_x4(result + c / 8 * static_cast<int>(kTileBytes) + row * kRowBytes + chunk * 16,
-                    words[0], words[1], words[2], words[3]);
+  for (int c = 0; c < kResultCols / 8; c += 2) {
+    store_matrix_x4(result + lane % 16 * kPaddedRowBytes + (c + lane / 16) * 16, word(c, 0),
+                    word(c, 1), word(c + 1, 0), word(c + 1, 1));
   }
-  fence_async_shared();
-  named_barrier(1 + consumer, kWarpgroup);
-  if (thread == 0) {
-    const int64_t num_k_tiles = num_tiles(mlp.intermediate);
-    const int64_t first_k_tile = item.col_block * int64_t{kResultCols / kTileCols};
-    auto* const to = reinterpret_cast<std::byte*>(mlp.h) +
-                     (item.tile_idx * num_k_tiles + first_k_tile) * kTokenBytes +
-                     consumer * kTileBytes;
-    for (int i = 0; i < kResultCols / kTileCols && first_k_tile + i < num_k_tiles; ++i) {
-      bulk_store(to + i * kTokenBytes, result + i * static_cast<int>(kTileBytes), kTileBytes);
-    }
-    bulk_store_commit();
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < kWarpRows / 2; ++i) {
+    const int row = 2 * i + lane / 16;
+    store(row, lane % 16, load_shared(result + row * kPaddedRowBytes + lane % 16 * 16));
   }
 }
 
-// y of up to 64 rows by 256 columns, in two halves; thread r < 64 stores row r.
+// h of 64 rows by 128 columns, as two tiles of the layout that the down product copies.
+__device__ __forceinline__ void write_h(const float (&sums)[128],
+                                        const GatedMlp& mlp,
+                                        int tile_idx,
+                                        int num_rows,
+                                        int col_block,
+                                        int first_row,
+                                        uint32_t result) {
+  const int num_k_tiles = static_cast<int>(num_tiles(mlp.intermediate));
+  const int first_k_tile = col_block * (kResultCols / kTileCols);
+  std::byte* const to = reinterpret_cast<std::byte*>(mlp.h) +
+                        (int64_t{tile_idx} * num_k_tiles + first_k_tile) * kTokenBytes;
+  const auto word = [&](int c, int half) {
+    const int at = 4 * c + 2 * half;
+    return pack_bf16(silu(sums[at]) * sums[64 + at], silu(sums[at + 1]) * sums[64 + at + 1]);
+  };
+  store_rows(result, word, [&](int warp_row, int chunk, const uint4& value) {
+    const int row = first_row + warp_row;
+    if (row >= num_rows || first_k_tile + chunk / 8 >= num_k_tiles) return;
+    const int place = chunk / 8 * kTokenBytes + row * kRowBytes + (chunk % 8 ^ row % 8) * 16;
+    *reinterpret_cast<uint4*>(to + place) = value;
+  });
+}
+
+// y of 64 rows by 256 columns. Lane r < 16 holds the assignment of the warp's row r.
 __device__ __forceinline__ void write_y(const float (&sums)[128],
                                         const GatedMlp& mlp,
-                                        const Item& item,
-                                        int consumer,
+                                        int num_rows,
+                                        int col_block,
+                                        int first_row,
+                                        int assignment,
                                         uint32_t result) {
-  const int thread = threadIdx.x % kWarpgroup;
-  const int lane = thread % 32;
-  const int row_in_tile = consumer * kConsumerTokens + thread;
-  const bool has_row = thread < kConsumerTokens && row_in_tile < item.tile.num_rows;
-  __nv_bfloat16* to = nullptr;
-  if (has_row) to = mlp.y + mlp.assignment(item.tile.first + row_in_tile) * mlp.y_stride;
-  const int row = thread / 32 * 16 + lane % 16;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    bulk_store_wait_read();
-    named_barrier(1 + consumer, kWarpgroup);
-#pragma unroll
-    for (int c = 0; c < 16; c += 2) {
-      uint32_t words[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = half * 64 + 4 * c + 2 * i;
-        words[i] = pack_bf16(sums[at], sums[at + 1]);
-      }
-      store_matrix_x4(result + row * kPaddedRowBytes + (c + lane / 16) * 16, words[0], words[1],
-                      words[2], words[3]);
-    }
-    fence_async_shared();
-    named_barrier(1 + consumer, kWarpgroup);
-    const int64_t col = int64_t{item.col_block} * kTileWeights + half * kResultCols;
-    if (has_row && col < mlp.y_stride) {
-      const int64_t num_cols = min(int64_t{kResultCols}, mlp.y_stride - col);
-      bulk_store(to + col, result + thread * kPaddedRowBytes, static_cast<uint32_t>(num_cols * 2));
-      bulk_store_commit();
-    }
+    const int64_t first_col = int64_t{col_block} * kTileWeights + half * kResultCols;
+    const auto word = [&](int c, int word_half) {
+      const int at = half * 64 + 4 * c + 2 * word_half;
+      return pack_bf16(sums[at], sums[at + 1]);
+    };
+    store_rows(result, word, [&](int warp_row, int chunk, const uint4& value) {
+      const int row_assignment = __shfl_sync(0xFFFFFFFFu, assignment, warp_row);
+      const int64_t col = first_col + chunk * 8;
+      if (first_row + warp_row >= num_rows || col >= mlp.y_stride) return;
+      *reinterpret_cast<uint4*>(mlp.y + row_assignment * mlp.y_stride + col) = value;
+    });
   }
 }
 
@@ -408,10 +403,16 @@ template <bool kIsGateUp>
 __device__ void consume(
     const GatedMlp& mlp, const Schedule& schedule, Ring ring, int consumer, uint32_t result) {
   const int num_k_tiles = static_cast<int>(num_tiles(kIsGateUp ? mlp.hidden : mlp.intermediate));
-  for (int64_t item_idx = blockIdx.x / kClusterSize; item_idx < schedule.num_items();
-       item_idx += gridDim.x / kClusterSize) {
-    const Item item = schedule.item(mlp, item_idx);
-    if (item.tile.num_rows <= consumer * kConsumerTokens) {
+  const int first_row = consumer * kConsumerTokens + threadIdx.x % kWarpgroup / 32 * kWarpRows;
+  Schedule::Place next = schedule.place(first_item());
+  MoeTile next_tile = schedule.tile(mlp, next.tile_idx);
+  for (int item_idx = first_item(); item_idx < schedule.num_items(); item_idx += item_stride()) {
+    const auto [tile_idx, col_block] = next;
+    const MoeTile tile = next_tile;
+    // Read now, used only after the product.
+    next = schedule.place(item_idx + item_stride());
+    next_tile = schedule.tile(mlp, next.tile_idx);
+    if (tile.num_rows <= consumer * kConsumerTokens) {
       for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
         barrier_wait(ring.full_barrier(), ring.parity);
         release(ring.empty_barrier());
@@ -420,14 +421,16 @@ __device__ void consume(
       continue;
     }
     float sums[128];
-    multiply<kIsGateUp>(sums, ring, consumer, num_k_tiles);
     if constexpr (kIsGateUp) {
-      write_h(sums, mlp, item, consumer, result);
+      multiply<kIsGateUp>(sums, ring, consumer, num_k_tiles);
+      write_h(sums, mlp, tile_idx, tile.num_rows, col_block, first_row, result);
     } else {
-      write_y(sums, mlp, item, consumer, result);
+      const int row = first_row + threadIdx.x % kWarpRows;
+      const int assignment = row < tile.num_rows ? mlp.assignment(tile.first + row) : 0;
+      multiply<kIsGateUp>(sums, ring, consumer, num_k_tiles);
+      write_y(sums, mlp, tile.num_rows, col_block, first_row, assignment, result);
     }
   }
-  bulk_store_wait();
 }
 
 // h = silu(gate x) * (up x) with kIsGateUp, y = down h otherwise, of every row of the plan.
@@ -437,7 +440,7 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
   Ring ring;
   ring.base = smem_address(smem);
   const uint32_t results = ring.base + kStages * kStageBytes;
-  ring.full = results + kConsumers * kResultBytes;
+  ring.full = results + kConsumerWarps * kResultBytes;
   ring.empty = ring.full + kStages * 8;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
@@ -451,18 +454,20 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
   wait_for_previous_kernels();
   let_next_kernel_start();
 
-  const int64_t outputs = kIsGateUp ? mlp.intermediate : mlp.hidden;
-  const int64_t outputs_per_block = kIsGateUp ? kTileWeights / 2 : kTileWeights;
-  const Schedule schedule = {
-      mlp.num_tiles(), static_cast<int>((outputs + outputs_per_block - 1) / outputs_per_block)};
-  const int warpgroup = threadIdx.x / kWarpgroup;
-  if (warpgroup == 0) {
-    give_up_registers<40>();
+  const int outputs = kIsGateUp ? mlp.intermediate : mlp.hidden;
+  const int outputs_per_block = kIsGateUp ? kTileWeights / 2 : kTileWeights;
+  const Schedule schedule = {static_cast<int>(mlp.num_tiles()),
+                             (outputs + outputs_per_block - 1) / outputs_per_block};
+  const int warp = threadIdx.x / 32;
+  if (warp < kWarpgroup / 32) {
+    give_up_registers<56>();
+    if (!kIsGateUp) fence_async_global();
     produce<kIsGateUp>(mlp, schedule, ring);
   } else {
-    take_registers<232>();
-    const int consumer = warpgroup - 1;
-    consume<kIsGateUp>(mlp, schedule, ring, consumer, results + consumer * kResultBytes);
+    take_registers<224>();
+    const int consumer_warp = warp - kWarpgroup / 32;
+    consume<kIsGateUp>(mlp, schedule, ring, consumer_warp / 4,
+                       results + consumer_warp * kResultBytes);
   }
   __syncwarp();
   cluster_sync();  // until then the other block may copy here or arrive here

@@ -205,8 +205,16 @@ class CudaMoePrefillTest : public CudaTest, public ::testing::WithParamInterface
     std::vector<float> out(x.size());
     MoeArgs args;
     args.x = dense(x.data(), DType::kF32, p.num_tokens, p.hidden);
-    args.experts = experts_.data();
-    args.weights = weights_.data();
+    // It takes no -1: a choice that is left out becomes one of weight 0.
+    std::vector<int32_t> experts = experts_;
+    std::vector<float> weights = weights_;
+    for (size_t i = 0; i < experts.size(); ++i) {
+      if (experts[i] >= 0) continue;
+      experts[i] = 0;
+      weights[i] = 0;
+    }
+    args.experts = experts.data();
+    args.weights = weights.data();
     args.top_k = p.top_k;
     args.table = {pool.data(), layout, slots_.data(), p.num_experts};
     args.out = dense(out.data(), DType::kF32, p.num_tokens, p.hidden);
