@@ -22,6 +22,9 @@ constexpr int kFirstGroup = 2;
 // Of shared memory: two blocks per multiprocessor, so that one kernel fetches while the one ahead
 // ends.
 constexpr int kBlockBytes = 112 << 10;
+// Weights that a block still waits for when the next kernel may start: what memory brings in 1.2
+// us.
+constexpr int kLateBytes = 30 << 10;
 
 struct SkinnyArgs {
   const float* bias;
@@ -34,14 +37,16 @@ struct SkinnyArgs {
   int num_splits;
   int stage_tiles;
   int num_stages;
+  int num_late_stages;
   int num_strips;
   bool is_f32;
   bool is_folded;  // columns, see make_tensor_map
 };
 
-/// Warpgroups that multiply. They take stages in turn, since one alone needs longer for a tile of
-/// weights (about 250 cycles, of which wgmma is a small part) than memory; with many rows the
-/// products themselves count, and the room for partial sums.
+/// Warpgroups that multiply. They take steps in turn, each with stages of its own (a multiple of
+/// num_groups in all: a barrier tells only two uses of a stage apart), since one alone needs longer
+/// for a tile of weights (about 250 cycles, of which wgmma is a small part) than memory; with many
+/// rows the products themselves count, and the room for partial sums.
 __host__ __device__ constexpr int num_groups(int padded_rows) {
   return padded_rows <= 16 ? 4 : 2;
 }
@@ -223,7 +228,13 @@ __global__ void __launch_bounds__(num_threads(kRows), 2)
         advance();
         place.advance(1, args.num_stages);
       }
-      // Only now: what the next kernel fetches ahead would delay what this one waits for.
+      // What the next kernel fetches ahead would delay what this one waits for: let it start once
+      // only the last stages are missing, which takes about as long as it needs to start.
+      const int awaited = num_fetches - 1 - args.num_late_stages;
+      if (awaited >= 0) {
+        barrier_wait(full + 8 * (awaited % args.num_stages),
+                     static_cast<uint32_t>(awaited / args.num_stages) & 1);
+      }
       let_next_kernel_start();
     }
     __syncwarp();
@@ -394,6 +405,7 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
       .num_splits = config.num_splits,
       .stage_tiles = config.stage_tiles,
       .num_stages = config.num_stages,
+      .num_late_stages = config.num_late_stages,
       .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, config.strip_outputs)),
       .is_f32 = args.out.dtype == DType::kF32,
       .is_folded = folds_columns(args.x.num_cols),
@@ -417,7 +429,8 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
 std::string SkinnyConfig::description() const {
   return std::to_string(padded_rows) + " rows, strips of " + std::to_string(strip_outputs) + ", " +
          std::to_string(num_splits) + " splits, " + std::to_string(num_stages) + " stages of " +
-         std::to_string(stage_tiles) + " tiles, " + std::to_string(num_blocks) + " blocks";
+         std::to_string(stage_tiles) + " tiles, " + std::to_string(num_late_stages) + " late, " +
+         std::to_string(num_blocks) + " blocks";
 }
 
 bool fits_skinny_linear(const LinearArgs& args) {
@@ -451,10 +464,14 @@ SkinnyConfig choose_skinny_config(int64_t num_rows,
                           : static_cast<int>(ceil_div(num_strips, strips_per_block));
   config.stage_tiles =
       folds_columns(num_cols)
-          ? static_cast<int>(std::min<int64_t>(2 * kOutputs / strip_outputs, num_tiles))
+          ? static_cast<int>(std::min<int64_t>(kOutputs / strip_outputs, num_tiles))
           : 1;
   const int ring_bytes = kBlockBytes - bytes_after_ring(config, static_cast<int>(num_rows));
-  config.num_stages = std::min(kMaxStages, ring_bytes / bytes_of_stage(config));
+  const int groups = num_groups(config.padded_rows);
+  config.num_stages = std::min(kMaxStages, ring_bytes / bytes_of_stage(config)) / groups * groups;
+  config.num_late_stages =
+      std::min(config.num_stages - 1,
+               ceil_div(kLateBytes, config.strip_outputs * config.stage_tiles * kTileRowBytes));
   return config;
 }
 
@@ -464,6 +481,8 @@ void sm90_skinny_linear(const LinearArgs& args, const SkinnyConfig& config, cuda
   AUGUR_REQUIRE(fits_skinny_linear(args), config.description());
   if (args.out.num_cols == 0) return;
   AUGUR_REQUIRE(config.num_stages >= 1 && config.num_stages <= kMaxStages &&
+                    config.num_stages % num_groups(config.padded_rows) == 0 &&
+                    config.num_late_stages >= 0 && config.num_late_stages < config.num_stages &&
                     config.stage_tiles >= 1 &&
                     (config.stage_tiles == 1 || folds_columns(args.x.num_cols)) &&
                     args.x.num_rows <= config.padded_rows && config.strip_outputs >= 8 &&

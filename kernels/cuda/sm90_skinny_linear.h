@@ -14,12 +14,13 @@ namespace augur::cuda {
 /// How the work is cut. A strip is some outputs, with all their columns; a tile is 64 columns of
 /// one.
 struct SkinnyConfig {
-  int padded_rows = 0;    // 8, 16, 32 or 64: what the rows of x are filled up to
-  int strip_outputs = 0;  // 8 to 64, a multiple of 8, and of four per split
-  int num_splits = 0;     // blocks of a cluster share the columns of a strip: 1, 2, 4 or 8
-  int stage_tiles = 0;    // tiles that are fetched and multiplied together
-  int num_stages = 0;     // in flight per block
-  int num_blocks = 0;     // without splits a block goes on to further strips
+  int padded_rows = 0;      // 8, 16, 32 or 64: what the rows of x are filled up to
+  int strip_outputs = 0;    // 8 to 64, a multiple of 8, and of four per split
+  int num_splits = 0;       // blocks of a cluster share the columns of a strip: 1, 2, 4 or 8
+  int stage_tiles = 0;      // tiles that are fetched and multiplied together
+  int num_stages = 0;       // in flight per block
+  int num_late_stages = 0;  // still to come when the next kernel of the stream may start
+  int num_blocks = 0;       // without splits a block goes on to further strips
   std::string description() const;
 };
 
