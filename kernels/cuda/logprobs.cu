@@ -68,25 +68,22 @@ __device__ double count_infinite(const RowSlice& slice, Shared<kBlocks>& shared)
   return count;
 }
 
-// Lists the tokens that reach `bound`; returns how many there are in the row. Only threads whose
-// best does look at their logits again.
+// Lists the tokens that reach `bound`; returns how many there are in the row. Only what threads
+// whose best does have read is looked at again.
 template <int kBlocks>
 __device__ int list_from(Key bound,
                          Key thread_best,
                          const RowSlice& slice,
                          Shared<kBlocks>& shared) {
-  if (thread_best >= bound) {
-    for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
-      const float4 x = slice.four(i);
-      const float values[4] = {x.x, x.y, x.z, x.w};
+  visit_fours(slice, thread_best >= bound, logit_of(bound), [&](const float4& x, int i) {
+    const float values[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const Key key = key_of(values[j], slice.first_id + i + j);
-        if (key < bound || i + j >= slice.count) continue;
-        if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
-      }
+    for (int j = 0; j < 4; ++j) {
+      const Key key = key_of(values[j], slice.first_id + i + j);
+      if (key < bound || i + j >= slice.count) continue;
+      if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
     }
-  }
+  });
   __syncthreads();
   exchange<kBlocks>(shared.listed_parts, shared.num_listed);
   int count = 0;
@@ -126,7 +123,7 @@ __device__ void find_top_in_rounds(const Params& params,
 }
 
 template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
+__global__ __launch_bounds__(kRowThreads, 3) void logprobs_kernel(Params params) {
   __shared__ Shared<kBlocks> shared;
   wait_for_previous_kernels();
   let_next_kernel_start();

@@ -12,6 +12,7 @@ namespace augur::cuda {
 namespace {
 
 constexpr int kCountedAtOnce = 4096;  // tokens whose occurrences are counted in one walk of a list
+constexpr int kBlocksPerSm = 2;       // registers are held to what so many allow
 constexpr int kNumPivots = 3;         // of one round of a search: it quarters the range
 // A top-p alone is tried among about this many best tokens before all are searched.
 template <int kBlocks>
@@ -75,13 +76,17 @@ class RowDraw {
   }
   // Each warp has consecutive ids, so that sums of warps follow the order of ids.
   __device__ int ids_per_warp() const { return slice_capacity(slice_.count, kRowWarps * 32) * 32; }
-  // Visits the fours of which some logit is at least `lowest`.
+  // Visits tokens among which are all from `lowest` on.
   template <typename Visit>
-  __device__ __forceinline__ void for_each_four(float lowest, const Visit& visit) const {
-    for (int i = thread() * 4; i < slice_.count; i += kRowThreads * 4) {
-      const float4 x = slice_.four(i);
-      if (x.x >= lowest || x.y >= lowest || x.z >= lowest || x.w >= lowest) visit(x, i);
-    }
+  __device__ __forceinline__ void visit_from(Key lowest, const Visit& visit) const {
+    const float lowest_logit = logit_of(lowest);
+    visit_fours(slice_, thread_best_ >= lowest, lowest_logit, [&](const float4& x, int i) {
+      const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (values[j] >= lowest_logit) visit(values[j], slice_.first_id + i + j);
+      }
+    });
   }
 
   __device__ void load();
@@ -113,10 +118,11 @@ class RowDraw {
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::load() {
   slice_ = slice_in_place<kBlocks>(params_.logits + row_ * params_.row_stride, params_.vocab_size);
+  // A plan that did not come with the launch lies across the bus, or the lists are awaited.
+  if (params_.plans != nullptr) prefetch_slice(slice_);
   constexpr int kPlanWords = sizeof(RowPlan) / 4;
   static_assert(sizeof(RowPlan) % 4 == 0 && kPlanWords <= 32);
   if (thread() < kPlanWords) {
-    // A plan that did not come with the launch may lie across the bus.
     const RowPlan* const from = params_.plans == nullptr ? params_.own_plans : params_.plans;
     reinterpret_cast<uint32_t*>(&shared_.plan)[thread()] =
         reinterpret_cast<const uint32_t*>(from + row_)[thread()];
@@ -153,6 +159,28 @@ __device__ void RowDraw<kBlocks>::copy_row() {
   __syncthreads();
 }
 
+// Calls visit(id) for ids[first, end), shared out over the threads.
+template <typename Visit>
+__device__ __forceinline__ void visit_ids(const int32_t* ids,
+                                          int first,
+                                          int end,
+                                          const Visit& visit) {
+  constexpr int kAtOnce = 4;  // loads in flight
+  for (int start = first + static_cast<int>(threadIdx.x); start < end;
+       start += kAtOnce * kRowThreads) {
+    int32_t some[kAtOnce];
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int i = start + a * kRowThreads;
+      some[a] = i < end ? ids[i] : -1;
+    }
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      if (some[a] >= 0) visit(some[a]);
+    }
+  }
+}
+
 // Biases and penalties, as kernels/cpu/sampler.cc rounds them.
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::adjust() {
@@ -185,21 +213,21 @@ __device__ void RowDraw<kBlocks>::adjust() {
     };
     if (penalises_repetition) {
       clear();
-      for (int i = thread(); i < num_history; i += kRowThreads) {
-        const int at = prompt_ids[i] - first_id;  // the output follows the prompt
-        if (at < 0 || at >= num_counted || atomicAdd(&shared_.counts[at], 1) > 0) continue;
+      visit_ids(prompt_ids, 0, num_history, [&](int id) {  // the output follows the prompt
+        const int at = id - first_id;
+        if (at < 0 || at >= num_counted || atomicAdd(&shared_.counts[at], 1) > 0) return;
         const float logit = logits[at];
         logits[at] = logit > 0 ? __fdiv_rn(logit, plan_.repetition_penalty)
                                : __fmul_rn(logit, plan_.repetition_penalty);
-      }
+      });
       __syncthreads();
     }
     if (!counts_output) continue;
     clear();
-    for (int i = plan_.num_prompt_ids + thread(); i < num_history; i += kRowThreads) {
-      const int at = prompt_ids[i] - first_id;
+    visit_ids(prompt_ids, plan_.num_prompt_ids, num_history, [&](int id) {
+      const int at = id - first_id;
       if (at >= 0 && at < num_counted) atomicAdd(&shared_.counts[at], 1);
-    }
+    });
     __syncthreads();
     for (int i = thread(); i < num_counted; i += kRowThreads) {
       if (shared_.counts[i] == 0) continue;
@@ -276,22 +304,15 @@ __device__ Survey RowDraw<kBlocks>::survey(Key floor, Key lowest, bool weighs_al
   const Cut left(floor);
   double total = 0;
   double mass = 0;
-  if (weighs_all || thread_best_ >= lowest) {
-    for_each_four(logit_of(weighs_all ? floor : lowest), [&](const float4& x, int i) {
-      const float values[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int id = slice_.first_id + i + j;
-        if (!left.keeps(values[j], id)) continue;
-        const float token_weight = weight(values[j]);
-        total += token_weight;
-        const Key key = key_of(values[j], id);
-        if (key < lowest) continue;
-        if (atomicAdd(&shared_.num_listed, 1) < kListCapacity) push<kBlocks>(shared_.list, key);
-        mass += token_weight;
-      }
-    });
-  }
+  visit_from(weighs_all ? floor : lowest, [&](float logit, int id) {
+    if (!left.keeps(logit, id)) return;
+    const float token_weight = weight(logit);
+    total += token_weight;
+    const Key key = key_of(logit, id);
+    if (key < lowest) return;
+    if (atomicAdd(&shared_.num_listed, 1) < kListCapacity) push<kBlocks>(shared_.list, key);
+    mass += token_weight;
+  });
   total = block_sum(total, shared_.warp_sums[1]);
   mass = block_sum(mass, shared_.warp_sums[2]);
   exchange<kBlocks>(shared_.survey_parts, Survey{total, mass, shared_.num_listed});
@@ -339,25 +360,17 @@ RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double 
     make_pivots(low, end, by_mass || round % 2 == 1, pivots);
     if (round == 0) pivots[0] = low;  // to know how many there are
     double sums[2 * kNumPivots] = {};
-    const float low_logit = logit_of(low);
-    if (thread_best_ >= low) {
-      for_each_four(low_logit, [&](const float4& x, int i) {
-        const float values[4] = {x.x, x.y, x.z, x.w};
+    visit_from(low, [&](float logit, int id) {
+      const Key key = key_of(logit, id);
+      if (key < low || key >= end) return;
+      const float mass = by_mass ? weight(logit) : 0;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (!(values[j] >= low_logit)) continue;
-          const Key key = key_of(values[j], slice_.first_id + i + j);
-          if (key < low || key >= end) continue;
-          const float mass = by_mass ? weight(values[j]) : 0;
-#pragma unroll
-          for (int p = 0; p < kNumPivots; ++p) {
-            if (key < pivots[p]) continue;
-            sums[p] += 1;
-            sums[kNumPivots + p] += mass;
-          }
-        }
-      });
-    }
+      for (int p = 0; p < kNumPivots; ++p) {
+        if (key < pivots[p]) continue;
+        sums[p] += 1;
+        sums[kNumPivots + p] += mass;
+      }
+    });
 #pragma unroll
     for (int i = 0; i < 2 * kNumPivots; ++i) {
       const double sum = warp_sum(sums[i]);
@@ -408,16 +421,10 @@ RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double 
   // Order what is left and find the place in it.
   if (thread() == 0) shared_.list.count = 0;
   row_barrier<kBlocks>();
-  if (thread_best_ >= low) {
-    for_each_four(logit_of(low), [&](const float4& x, int i) {
-      const float values[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const Key key = key_of(values[j], slice_.first_id + i + j);
-        if (key >= low && key < end) push<kBlocks>(shared_.list, key);
-      }
-    });
-  }
+  visit_from(low, [&](float logit, int id) {
+    const Key key = key_of(logit, id);
+    if (key >= low && key < end) push<kBlocks>(shared_.list, key);
+  });
   row_barrier<kBlocks>();
   if (is_first()) {
     const int count = static_cast<int>(num_between);
@@ -564,16 +571,23 @@ __device__ void RowDraw<kBlocks>::weigh_slices(Key floor) {
   const int first = thread() / 32 * ids_per_warp();
   const int end = min(first + ids_per_warp(), slice_.count);
   double sum = 0;
-#pragma unroll 2
-  for (int i = first + thread() % 32 * 4; i < end; i += 128) {
-    const float4 x = slice_.four(i);
-    const float values[4] = {x.x, x.y, x.z, x.w};
-    float weights[4];
+  constexpr int kAtOnce = 4;  // loads in flight
+  for (int start = first + thread() % 32 * 4; start < end; start += kAtOnce * 128) {
+    float4 fours[kAtOnce];
+    slice_.raw_fours(start, 128, end, fours);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      weights[j] = cut.keeps(values[j], slice_.first_id + i + j) ? weight(values[j]) : 0;
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int i = start + a * 128;
+      if (i >= end) continue;
+      const float4 x = slice_.counted(fours[a]);
+      const float values[4] = {x.x, x.y, x.z, x.w};
+      float weights[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        weights[j] = cut.keeps(values[j], slice_.first_id + i + j) ? weight(values[j]) : 0;
+      }
+      sum += (weights[0] + weights[1]) + (weights[2] + weights[3]);
     }
-    sum += (weights[0] + weights[1]) + (weights[2] + weights[3]);
   }
   sum = warp_sum(sum);
   if (thread() % 32 == 0) shared_.warp_sums[0][thread() / 32] = sum;
@@ -717,7 +731,7 @@ __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
 }
 
 template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void sample_kernel(
+__global__ __launch_bounds__(kRowThreads, kBlocksPerSm) void sample_kernel(
     const __grid_constant__ SampleParams params) {
   extern __shared__ __align__(16) float slice_memory[];
   __shared__ Shared<kBlocks> shared;

@@ -32,6 +32,10 @@ int64_t num_list_words(const SamplingRow& row) {
 }
 
 void require_ids(std::span<const int32_t> ids, int64_t vocab_size, size_t row_idx) {
+  // Long lists: first without branches. A negative id is a large one here.
+  uint32_t largest = 0;
+  for (const int32_t id : ids) largest = std::max(largest, static_cast<uint32_t>(id));
+  if (largest < vocab_size) return;
   for (const int32_t id : ids) {
     AUGUR_REQUIRE(id >= 0 && id < vocab_size, "token id " + std::to_string(id) + " of row " +
                                                   std::to_string(row_idx) + ", vocabulary of " +
