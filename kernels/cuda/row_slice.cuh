@@ -412,22 +412,39 @@ __device__ __forceinline__ Key row_bound(const Part* parts) {
 }
 
 /// Tokens of the whole row, in the shared memory of its first block.
+template <int kBlocks>
 struct KeyList {
-  int count;  // of all pushed; only kListCapacity are there
-  alignas(16) Key keys[kListCapacity];
+  static constexpr int kRegion = 2 * kListCapacity / kBlocks;
+  Key regions[kBlocks][kRegion];  // of the blocks that listed them
+  Key keys[kListCapacity];        // of all, together
   Key sorted[kListCapacity];
 };
 
+/// Adds a token to this block's region. Of `num_listed`, in shared memory of the listing block, all
+/// count; only kRegion are there.
 template <int kBlocks>
-__device__ __forceinline__ void push(KeyList& list, Key key) {
-  KeyList* const first = in_block<kBlocks>(&list, 0);
-  const int place = atomicAdd(&first->count, 1);
-  if (place < kListCapacity) first->keys[place] = key;
+__device__ __forceinline__ void list_token(KeyList<kBlocks>& list, int& num_listed, Key key) {
+  const int place = atomicAdd(&num_listed, 1);
+  if (place >= KeyList<kBlocks>::kRegion) return;
+  *in_block<kBlocks>(&list.regions[block_rank<kBlocks>()][place], 0) = key;
 }
 
-/// Sorts keys[0, count) into sorted, best first. The first block calls it after a row barrier;
-/// the result is there after __syncthreads. Requires count <= kListCapacity == kRowThreads.
-__device__ __forceinline__ void sort_list(KeyList& list, int count) {
+/// Whether a list is whole; parts[i].num_listed tokens are of block i.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ bool is_whole(const Part* parts) {
+  int count = 0;
+  bool fits = true;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) {
+    count += parts[i].num_listed;
+    fits = fits && parts[i].num_listed <= KeyList<kBlocks>::kRegion;
+  }
+  return fits && count <= kListCapacity;
+}
+
+/// Sorts keys[0, count) into sorted, best first; there after __syncthreads.
+template <int kBlocks>
+__device__ __forceinline__ void sort_keys(KeyList<kBlocks>& list, int count) {
   static_assert(kListCapacity == kRowThreads);
   const int thread = static_cast<int>(threadIdx.x);
   if (thread >= count) return;
@@ -436,6 +453,21 @@ __device__ __forceinline__ void sort_list(KeyList& list, int count) {
 #pragma unroll 4
   for (int i = 0; i < count; ++i) rank += list.keys[i] > key ? 1 : 0;
   list.sorted[rank] = key;
+}
+/// The same for a whole list, after a row barrier; called by the first block. Returns the count.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ int sort_list(KeyList<kBlocks>& list, const Part* parts) {
+  const int thread = static_cast<int>(threadIdx.x);
+  int count = 0;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) {
+    const int place = thread - count;
+    count += parts[i].num_listed;
+    if (place >= 0 && thread < count) list.keys[thread] = list.regions[i][place];
+  }
+  __syncthreads();
+  sort_keys(list, count);
+  return count;
 }
 
 // --- Exponentials

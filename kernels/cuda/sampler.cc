@@ -158,11 +158,13 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
                 std::to_string(num_rows) + " rows of " + std::to_string(logits.num_cols));
   bool is_plain_argmax = true;
   bool has_lists = false;
+  bool has_filters = false;
   for (size_t i = 0; i < args.rows.size(); ++i) {
     require_row(args.rows[i], limits_.vocab_size, i);
     AUGUR_REQUIRE(num_list_words(args.rows[i]) <= limits_.max_list_words,
                   "the lists of row " + std::to_string(i) + " have " +
                       std::to_string(num_list_words(args.rows[i])) + " words");
+    has_filters = has_filters || args.rows[i].top_k > 1 || args.rows[i].top_p < 1;
     has_lists = has_lists || num_list_words(args.rows[i]) > 0;
     is_plain_argmax = is_plain_argmax && is_greedy(args.rows[i]);
   }
@@ -176,6 +178,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   SampleParams params;
   params.row_stride = logits.row_stride;
   params.vocab_size = vocab_size;
+  params.has_filters = has_filters;
   params.adjusted_rows = adjusted_rows_.as<float>();
   const auto launch_rows = [&](int64_t first_row, int64_t end) {
     params.logits = logits.row<float>(first_row);
