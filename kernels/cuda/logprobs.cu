@@ -28,17 +28,21 @@ struct Part {
   double sum;  // of exp(x - bounds.best's logit)
 };
 
+struct Listed {
+  int num_listed;
+};
+
 template <int kBlocks>
 struct Shared {
   Part parts[kBlocks];
   double infinite_parts[kBlocks];  // how many logits are +infinity
-  int listed_parts[kBlocks];
+  Listed listed_parts[kBlocks];
   Key best_parts[2][kBlocks];
   double warp_sums[2][kRowWarps];
   Key warp_keys[kRowWarps];
   int num_listed;  // by this block
   SliceBounds bounds;
-  KeyList list;
+  KeyList<kBlocks> list;
   GroupScratch groups;
 };
 
@@ -69,30 +73,24 @@ __device__ double count_infinite(const RowSlice& slice, Shared<kBlocks>& shared)
   return count;
 }
 
-// Lists the tokens that reach `bound`; returns how many there are in the row. Only threads whose
-// best does look at their logits again.
+// Lists the tokens that reach `bound`. Only what threads whose best does have read is looked at
+// again.
 template <int kBlocks>
-__device__ int list_from(Key bound,
-                         Key thread_best,
-                         const RowSlice& slice,
-                         Shared<kBlocks>& shared) {
-  if (thread_best >= bound) {
-    for (int i = static_cast<int>(threadIdx.x) * 4; i < slice.count; i += kRowThreads * 4) {
-      const float4 x = slice.four(i);
-      const float values[4] = {x.x, x.y, x.z, x.w};
+__device__ void list_from(Key bound,
+                          Key thread_best,
+                          const RowSlice& slice,
+                          Shared<kBlocks>& shared) {
+  visit_fours(slice, thread_best >= bound, logit_of(bound), [&](const float4& x, int i) {
+    const float values[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const Key key = key_of(values[j], slice.first_id + i + j);
-        if (key < bound || i + j >= slice.count) continue;
-        if (atomicAdd(&shared.num_listed, 1) < kListCapacity) push<kBlocks>(shared.list, key);
-      }
+    for (int j = 0; j < 4; ++j) {
+      const Key key = key_of(values[j], slice.first_id + i + j);
+      if (key < bound || i + j >= slice.count) continue;
+      list_token(shared.list, shared.num_listed, key);
     }
-  }
+  });
   __syncthreads();
-  exchange<kBlocks>(shared.listed_parts, shared.num_listed);
-  int count = 0;
-  for (int i = 0; i < kBlocks; ++i) count += shared.listed_parts[i];
-  return count;
+  exchange<kBlocks>(shared.listed_parts, Listed{shared.num_listed});
 }
 
 // The best tokens one after the other: for rows where too many reach the bound.
@@ -127,14 +125,11 @@ __device__ void find_top_in_rounds(const Params& params,
 }
 
 template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
+__global__ __launch_bounds__(kRowThreads, 3) void logprobs_kernel(Params params) {
   __shared__ Shared<kBlocks> shared;
   wait_for_previous_kernels();
   let_next_kernel_start();
-  if (threadIdx.x == 0) {
-    shared.list.count = 0;
-    shared.num_listed = 0;
-  }
+  if (threadIdx.x == 0) shared.num_listed = 0;
   row_arrive<kBlocks>();
   const int64_t row = blockIdx.x / kBlocks;
   const float* const logits = params.logits + row * params.row_stride;
@@ -178,12 +173,11 @@ __global__ __launch_bounds__(kRowThreads) void logprobs_kernel(Params params) {
                                      : norm.logprob(logits[target]);
   }
   if (!wants_list) return;
-  const int num_listed =
-      list_from<kBlocks>(row_bound<kBlocks>(shared.parts), seen.best, slice, shared);
-  if (num_listed > kListCapacity) {
+  list_from<kBlocks>(row_bound<kBlocks>(shared.parts), seen.best, slice, shared);
+  if (!is_whole<kBlocks>(shared.listed_parts)) {
     find_top_in_rounds(params, slice, norm, row, shared);
   } else if (is_first) {
-    sort_list(shared.list, num_listed);
+    sort_list(shared.list, shared.listed_parts);
     __syncthreads();
     const int i = static_cast<int>(threadIdx.x);
     if (i < params.top_n) {

@@ -174,18 +174,48 @@ struct RowSlice {
   bool has_whole_fours = false;  // 16-byte aligned and readable up to a multiple of four
   bool is_infinite = false;      // some are +infinity: they alone count, as zeros
 
+  /// Without regard to is_infinite.
   __device__ __forceinline__ float4 raw_four(int i) const {
     if (has_whole_fours) return *reinterpret_cast<const float4*>(logits + i);
-    const auto one = [&](int j) { return j < count ? logits[j] : kMinusInfinity; };
-    return {one(i), one(i + 1), one(i + 2), one(i + 3)};
+    return some_of_four(i);
   }
-  __device__ __forceinline__ float4 four(int i) const {
-    float4 x = raw_four(i);
+  /// The fours at start, start + step, ...; -infinities from `end` on. All loads are in flight
+  /// before the first is waited for.
+  template <int kCount>
+  __device__ __forceinline__ void raw_fours(int start,
+                                            int step,
+                                            int end,
+                                            float4 (&fours)[kCount]) const {
+    constexpr float4 kNone = {kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity};
+    if (has_whole_fours) {
+#pragma unroll
+      for (int a = 0; a < kCount; ++a) {
+        const int i = start + a * step;
+        fours[a] = i < end ? *reinterpret_cast<const float4*>(logits + i) : kNone;
+      }
+    } else {
+#pragma unroll
+      for (int a = 0; a < kCount; ++a) {
+        const int i = start + a * step;
+        fours[a] = i < end ? some_of_four(i) : kNone;
+      }
+    }
+  }
+  __device__ __forceinline__ float4 counted(float4 x) const {
     if (is_infinite) {
       const auto share = [](float value) { return value == -kMinusInfinity ? 0 : kMinusInfinity; };
       x = {share(x.x), share(x.y), share(x.z), share(x.w)};
     }
     return x;
+  }
+  __device__ __forceinline__ float4 four(int i) const {
+    return counted(raw_four(i));
+  }
+
+ private:
+  __device__ __forceinline__ float4 some_of_four(int i) const {
+    const auto one = [&](int j) { return j < count ? logits[j] : kMinusInfinity; };
+    return {one(i), one(i + 1), one(i + 2), one(i + 3)};
   }
 };
 
@@ -232,12 +262,7 @@ glance(const RowSlice& slice, int first, int end, int step, float rate) {
   float sum = 0;
   for (int start = first; start < end; start += kAtOnce * step) {
     float4 fours[kAtOnce];
-#pragma unroll
-    for (int a = 0; a < kAtOnce; ++a) {
-      const int i = start + a * step;
-      fours[a] = i < end ? slice.raw_four(i)
-                         : float4{kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity};
-    }
+    slice.raw_fours(start, step, end, fours);
 #pragma unroll
     for (int a = 0; a < kAtOnce; ++a) {
       const float4 x = fours[a];
@@ -262,6 +287,55 @@ template <bool kWeighs>
 __device__ __forceinline__ Glance glance_all(const RowSlice& slice, float rate) {
   return glance<kWeighs>(slice, static_cast<int>(threadIdx.x) * 4, slice.count, kRowThreads * 4,
                          rate);
+}
+
+/// Calls visit(four, index) for those of the fours that glance_all gave to the threads for which
+/// `wants`, in whichever thread, of which some logit is not below `lowest`. All threads call it.
+template <typename Visit>
+__device__ __forceinline__ void visit_fours(const RowSlice& slice,
+                                            bool wants,
+                                            float lowest,
+                                            const Visit& visit) {
+  constexpr int kStep = kRowThreads * 4;
+  constexpr int kAtOnce = 5;      // loads in flight
+  constexpr int kFewThreads = 4;  // whose fours the lanes of their warp share
+  const auto is_below = [&](const float4& x) {
+    return x.x < lowest && x.y < lowest && x.z < lowest && x.w < lowest;
+  };
+  unsigned wanting = __ballot_sync(kAllLanes, wants);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32;
+  const bool is_shared = __popc(wanting) <= kFewThreads;
+  if (!is_shared) wanting = wants ? 1u << lane : 0;
+  while (wanting != 0) {
+    const int owner = thread - lane + __ffs(static_cast<int>(wanting)) - 1;
+    wanting &= wanting - 1;
+    const int step = is_shared ? 32 * kStep : kStep;
+    for (int start = owner * 4 + (is_shared ? lane * kStep : 0); start < slice.count;
+         start += kAtOnce * step) {
+      float4 fours[kAtOnce];
+      slice.raw_fours(start, step, slice.count, fours);
+      unsigned found = 0;
+#pragma unroll
+      for (int a = 0; a < kAtOnce; ++a) {
+        if (start + a * step < slice.count && (slice.is_infinite || !is_below(fours[a]))) {
+          found |= 1u << a;
+        }
+      }
+      while (found != 0) {  // read again, now from a cache: one copy of what the visit does
+        const int i = start + (__ffs(static_cast<int>(found)) - 1) * step;
+        found &= found - 1;
+        visit(slice.four(i), i);
+      }
+    }
+  }
+}
+
+/// Asks for the slice to be brought into L2, for blocks that have to wait for something else.
+__device__ __forceinline__ void prefetch_slice(const RowSlice& slice) {
+  for (int i = static_cast<int>(threadIdx.x) * 32; i < slice.count; i += kRowThreads * 32) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(slice.logits + i));
+  }
 }
 
 // --- Finding the best few
@@ -338,22 +412,39 @@ __device__ __forceinline__ Key row_bound(const Part* parts) {
 }
 
 /// Tokens of the whole row, in the shared memory of its first block.
+template <int kBlocks>
 struct KeyList {
-  int count;  // of all pushed; only kListCapacity are there
-  alignas(16) Key keys[kListCapacity];
+  static constexpr int kRegion = 2 * kListCapacity / kBlocks;
+  Key regions[kBlocks][kRegion];  // of the blocks that listed them
+  Key keys[kListCapacity];        // of all, together
   Key sorted[kListCapacity];
 };
 
+/// Adds a token to this block's region. Of `num_listed`, in shared memory of the listing block, all
+/// count; only kRegion are there.
 template <int kBlocks>
-__device__ __forceinline__ void push(KeyList& list, Key key) {
-  KeyList* const first = in_block<kBlocks>(&list, 0);
-  const int place = atomicAdd(&first->count, 1);
-  if (place < kListCapacity) first->keys[place] = key;
+__device__ __forceinline__ void list_token(KeyList<kBlocks>& list, int& num_listed, Key key) {
+  const int place = atomicAdd(&num_listed, 1);
+  if (place >= KeyList<kBlocks>::kRegion) return;
+  *in_block<kBlocks>(&list.regions[block_rank<kBlocks>()][place], 0) = key;
 }
 
-/// Sorts keys[0, count) into sorted, best first. The first block calls it after a row barrier;
-/// the result is there after __syncthreads. Requires count <= kListCapacity == kRowThreads.
-__device__ __forceinline__ void sort_list(KeyList& list, int count) {
+/// Whether a list is whole; parts[i].num_listed tokens are of block i.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ bool is_whole(const Part* parts) {
+  int count = 0;
+  bool fits = true;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) {
+    count += parts[i].num_listed;
+    fits = fits && parts[i].num_listed <= KeyList<kBlocks>::kRegion;
+  }
+  return fits && count <= kListCapacity;
+}
+
+/// Sorts keys[0, count) into sorted, best first; there after __syncthreads.
+template <int kBlocks>
+__device__ __forceinline__ void sort_keys(KeyList<kBlocks>& list, int count) {
   static_assert(kListCapacity == kRowThreads);
   const int thread = static_cast<int>(threadIdx.x);
   if (thread >= count) return;
@@ -362,6 +453,21 @@ __device__ __forceinline__ void sort_list(KeyList& list, int count) {
 #pragma unroll 4
   for (int i = 0; i < count; ++i) rank += list.keys[i] > key ? 1 : 0;
   list.sorted[rank] = key;
+}
+/// The same for a whole list, after a row barrier; called by the first block. Returns the count.
+template <int kBlocks, typename Part>
+__device__ __forceinline__ int sort_list(KeyList<kBlocks>& list, const Part* parts) {
+  const int thread = static_cast<int>(threadIdx.x);
+  int count = 0;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) {
+    const int place = thread - count;
+    count += parts[i].num_listed;
+    if (place >= 0 && thread < count) list.keys[thread] = list.regions[i][place];
+  }
+  __syncthreads();
+  sort_keys(list, count);
+  return count;
 }
 
 // --- Exponentials

@@ -44,9 +44,10 @@ struct Shared {
   Key cut;  // set by the first block, in all of them
   int num_listed;
   int num_kept;
-  int chosen;   // the first id or thread that passes the target
-  int last_id;  // with weight
-  KeyList list;
+  int chosen;      // the first id or thread that passes the target
+  int last_id;     // with weight
+  int num_pushed;  // to the first block's keys, by all
+  KeyList<kBlocks> list;
   union {
     GroupScratch groups;
     int counts[kCountedAtOnce];
@@ -65,6 +66,8 @@ class RowDraw {
                      float* slice_memory)
       : params_(params), shared_(shared), plan_(shared.plan), row_(row), memory_(slice_memory) {}
 
+  // kFilters: whether any row of the call has a top_k above 1 or a top_p.
+  template <bool kFilters>
   __device__ void run(bool is_first_row);
 
  private:
@@ -75,13 +78,17 @@ class RowDraw {
   }
   // Each warp has consecutive ids, so that sums of warps follow the order of ids.
   __device__ int ids_per_warp() const { return slice_capacity(slice_.count, kRowWarps * 32) * 32; }
-  // Visits the fours of which some logit is at least `lowest`.
+  // Visits tokens among which are all from `lowest` on.
   template <typename Visit>
-  __device__ __forceinline__ void for_each_four(float lowest, const Visit& visit) const {
-    for (int i = thread() * 4; i < slice_.count; i += kRowThreads * 4) {
-      const float4 x = slice_.four(i);
-      if (x.x >= lowest || x.y >= lowest || x.z >= lowest || x.w >= lowest) visit(x, i);
-    }
+  __device__ __forceinline__ void visit_from(Key lowest, const Visit& visit) const {
+    const float lowest_logit = logit_of(lowest);
+    visit_fours(slice_, thread_best_ >= lowest, lowest_logit, [&](const float4& x, int i) {
+      const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (values[j] >= lowest_logit) visit(values[j], slice_.first_id + i + j);
+      }
+    });
   }
 
   __device__ void load();
@@ -89,9 +96,10 @@ class RowDraw {
   __device__ void adjust();
   __device__ void look_first(bool is_greedy, bool is_filtered, bool weighs, bool is_first_row);
   __device__ int lowest_allowed() const;
+  // The parts are left in survey_parts, which alone have num_listed.
   __device__ Survey survey(Key floor, Key lowest, bool weighs_all);
   __device__ Key find_cut(Key low, Key end, double above, bool by_mass, double needed);
-  __device__ void draw_from_list(int count, double total);
+  __device__ void draw_from_list(double total);
   __device__ void weigh_slices(Key floor);
   __device__ void draw_from_slices(const Cut& cut, double factor);
   __device__ void walk(int first, int end, double passed, double target, const Cut& cut);
@@ -113,16 +121,16 @@ class RowDraw {
 template <int kBlocks>
 __device__ void RowDraw<kBlocks>::load() {
   slice_ = slice_in_place<kBlocks>(params_.logits + row_ * params_.row_stride, params_.vocab_size);
+  // A plan that did not come with the launch lies across the bus, or the lists are awaited.
+  if (params_.plans != nullptr) prefetch_slice(slice_);
   constexpr int kPlanWords = sizeof(RowPlan) / 4;
   static_assert(sizeof(RowPlan) % 4 == 0 && kPlanWords <= 32);
   if (thread() < kPlanWords) {
-    // A plan that did not come with the launch may lie across the bus.
     const RowPlan* const from = params_.plans == nullptr ? params_.own_plans : params_.plans;
     reinterpret_cast<uint32_t*>(&shared_.plan)[thread()] =
         reinterpret_cast<const uint32_t*>(from + row_)[thread()];
   }
   if (thread() == 0) {
-    shared_.list.count = 0;
     shared_.num_listed = 0;
     shared_.chosen = INT_MAX;
     shared_.last_id = -1;
@@ -151,6 +159,28 @@ __device__ void RowDraw<kBlocks>::copy_row() {
   slice_.logits = memory_;
   slice_.has_whole_fours = true;
   __syncthreads();
+}
+
+// Calls visit(id) for ids[first, end), shared out over the threads.
+template <typename Visit>
+__device__ __forceinline__ void visit_ids(const int32_t* ids,
+                                          int first,
+                                          int end,
+                                          const Visit& visit) {
+  constexpr int kAtOnce = 4;  // loads in flight
+  for (int start = first + static_cast<int>(threadIdx.x); start < end;
+       start += kAtOnce * kRowThreads) {
+    int32_t some[kAtOnce];
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int i = start + a * kRowThreads;
+      some[a] = i < end ? ids[i] : -1;
+    }
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      if (some[a] >= 0) visit(some[a]);
+    }
+  }
 }
 
 // Biases and penalties, as kernels/cpu/sampler.cc rounds them.
@@ -185,21 +215,21 @@ __device__ void RowDraw<kBlocks>::adjust() {
     };
     if (penalises_repetition) {
       clear();
-      for (int i = thread(); i < num_history; i += kRowThreads) {
-        const int at = prompt_ids[i] - first_id;  // the output follows the prompt
-        if (at < 0 || at >= num_counted || atomicAdd(&shared_.counts[at], 1) > 0) continue;
+      visit_ids(prompt_ids, 0, num_history, [&](int id) {  // the output follows the prompt
+        const int at = id - first_id;
+        if (at < 0 || at >= num_counted || atomicAdd(&shared_.counts[at], 1) > 0) return;
         const float logit = logits[at];
         logits[at] = logit > 0 ? __fdiv_rn(logit, plan_.repetition_penalty)
                                : __fmul_rn(logit, plan_.repetition_penalty);
-      }
+      });
       __syncthreads();
     }
     if (!counts_output) continue;
     clear();
-    for (int i = plan_.num_prompt_ids + thread(); i < num_history; i += kRowThreads) {
-      const int at = prompt_ids[i] - first_id;
+    visit_ids(prompt_ids, plan_.num_prompt_ids, num_history, [&](int id) {
+      const int at = id - first_id;
       if (at >= 0 && at < num_counted) atomicAdd(&shared_.counts[at], 1);
-    }
+    });
     __syncthreads();
     for (int i = thread(); i < num_counted; i += kRowThreads) {
       if (shared_.counts[i] == 0) continue;
@@ -276,30 +306,22 @@ __device__ Survey RowDraw<kBlocks>::survey(Key floor, Key lowest, bool weighs_al
   const Cut left(floor);
   double total = 0;
   double mass = 0;
-  if (weighs_all || thread_best_ >= lowest) {
-    for_each_four(logit_of(weighs_all ? floor : lowest), [&](const float4& x, int i) {
-      const float values[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int id = slice_.first_id + i + j;
-        if (!left.keeps(values[j], id)) continue;
-        const float token_weight = weight(values[j]);
-        total += token_weight;
-        const Key key = key_of(values[j], id);
-        if (key < lowest) continue;
-        if (atomicAdd(&shared_.num_listed, 1) < kListCapacity) push<kBlocks>(shared_.list, key);
-        mass += token_weight;
-      }
-    });
-  }
+  visit_from(weighs_all ? floor : lowest, [&](float logit, int id) {
+    if (!left.keeps(logit, id)) return;
+    const float token_weight = weight(logit);
+    total += token_weight;
+    const Key key = key_of(logit, id);
+    if (key < lowest) return;
+    list_token(shared_.list, shared_.num_listed, key);
+    mass += token_weight;
+  });
   total = block_sum(total, shared_.warp_sums[1]);
   mass = block_sum(mass, shared_.warp_sums[2]);
   exchange<kBlocks>(shared_.survey_parts, Survey{total, mass, shared_.num_listed});
-  Survey all = {0, 0, 0};
+  Survey all = {};
   for (int i = 0; i < kBlocks; ++i) {
     all.total += shared_.survey_parts[i].total;
     all.mass += shared_.survey_parts[i].mass;
-    all.num_listed += shared_.survey_parts[i].num_listed;
   }
   return all;
 }
@@ -338,29 +360,22 @@ RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double 
     Key pivots[kNumPivots];
     make_pivots(low, end, by_mass || round % 2 == 1, pivots);
     if (round == 0) pivots[0] = low;  // to know how many there are
-    double sums[2 * kNumPivots] = {};
-    const float low_logit = logit_of(low);
-    if (thread_best_ >= low) {
-      for_each_four(low_logit, [&](const float4& x, int i) {
-        const float values[4] = {x.x, x.y, x.z, x.w};
+    int counts[kNumPivots] = {};
+    float masses[kNumPivots] = {};  // of no more tokens than a thread visits
+    visit_from(low, [&](float logit, int id) {
+      const Key key = key_of(logit, id);
+      if (key < low || key >= end) return;
+      const float mass = by_mass ? weight(logit) : 0;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (!(values[j] >= low_logit)) continue;
-          const Key key = key_of(values[j], slice_.first_id + i + j);
-          if (key < low || key >= end) continue;
-          const float mass = by_mass ? weight(values[j]) : 0;
-#pragma unroll
-          for (int p = 0; p < kNumPivots; ++p) {
-            if (key < pivots[p]) continue;
-            sums[p] += 1;
-            sums[kNumPivots + p] += mass;
-          }
-        }
-      });
-    }
+      for (int p = 0; p < kNumPivots; ++p) {
+        if (key < pivots[p]) continue;
+        ++counts[p];
+        masses[p] += mass;
+      }
+    });
 #pragma unroll
     for (int i = 0; i < 2 * kNumPivots; ++i) {
-      const double sum = warp_sum(sums[i]);
+      const double sum = warp_sum<double>(i < kNumPivots ? counts[i] : masses[i - kNumPivots]);
       if (thread() % 32 == 0) shared_.warp_sums[i][thread() / 32] = sum;
     }
     __syncthreads();
@@ -373,6 +388,7 @@ RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double 
     }
     PivotSums* const parts = shared_.pivot_parts[round % 2];
     exchange<kBlocks>(parts, part);
+    double sums[2 * kNumPivots];
 #pragma unroll
     for (int i = 0; i < 2 * kNumPivots; ++i) {
       sums[i] = 0;
@@ -406,22 +422,18 @@ RowDraw<kBlocks>::find_cut(Key low, Key end, double above, bool by_mass, double 
   }
 
   // Order what is left and find the place in it.
-  if (thread() == 0) shared_.list.count = 0;
+  if (thread() == 0) shared_.num_pushed = 0;
   row_barrier<kBlocks>();
-  if (thread_best_ >= low) {
-    for_each_four(logit_of(low), [&](const float4& x, int i) {
-      const float values[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const Key key = key_of(values[j], slice_.first_id + i + j);
-        if (key >= low && key < end) push<kBlocks>(shared_.list, key);
-      }
-    });
-  }
+  visit_from(low, [&](float logit, int id) {
+    const Key key = key_of(logit, id);
+    if (key < low || key >= end) return;
+    const int place = atomicAdd(in_block<kBlocks>(&shared_.num_pushed, 0), 1);
+    *in_block<kBlocks>(&shared_.list.keys[place], 0) = key;
+  });
   row_barrier<kBlocks>();
   if (is_first()) {
     const int count = static_cast<int>(num_between);
-    sort_list(shared_.list, count);
+    sort_keys(shared_.list, count);
     __syncthreads();
     if (thread() < 32) {
       Key cut = low;
@@ -456,8 +468,8 @@ __device__ __forceinline__ double draw_target(double uniform, double total) {
 // For the first block, when all tokens that may be kept are in its list. `total` is the weight that
 // top_p is a share of, or negative: that of the top_k.
 template <int kBlocks>
-__device__ void RowDraw<kBlocks>::draw_from_list(int count, double total) {
-  sort_list(shared_.list, count);
+__device__ void RowDraw<kBlocks>::draw_from_list(double total) {
+  const int count = sort_list(shared_.list, shared_.survey_parts);
   if (thread() == 0) shared_.num_kept = count;
   __syncthreads();
   const Key* const keys = shared_.list.sorted;
@@ -564,16 +576,23 @@ __device__ void RowDraw<kBlocks>::weigh_slices(Key floor) {
   const int first = thread() / 32 * ids_per_warp();
   const int end = min(first + ids_per_warp(), slice_.count);
   double sum = 0;
-#pragma unroll 2
-  for (int i = first + thread() % 32 * 4; i < end; i += 128) {
-    const float4 x = slice_.four(i);
-    const float values[4] = {x.x, x.y, x.z, x.w};
-    float weights[4];
+  constexpr int kAtOnce = 4;  // loads in flight
+  for (int start = first + thread() % 32 * 4; start < end; start += kAtOnce * 128) {
+    float4 fours[kAtOnce];
+    slice_.raw_fours(start, 128, end, fours);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      weights[j] = cut.keeps(values[j], slice_.first_id + i + j) ? weight(values[j]) : 0;
+    for (int a = 0; a < kAtOnce; ++a) {
+      const int i = start + a * 128;
+      if (i >= end) continue;
+      const float4 x = slice_.counted(fours[a]);
+      const float values[4] = {x.x, x.y, x.z, x.w};
+      float weights[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        weights[j] = cut.keeps(values[j], slice_.first_id + i + j) ? weight(values[j]) : 0;
+      }
+      sum += (weights[0] + weights[1]) + (weights[2] + weights[3]);
     }
-    sum += (weights[0] + weights[1]) + (weights[2] + weights[3]);
   }
   sum = warp_sum(sum);
   if (thread() % 32 == 0) shared_.warp_sums[0][thread() / 32] = sum;
@@ -612,13 +631,14 @@ __device__ void RowDraw<kBlocks>::draw_from_slices(const Cut& cut, double factor
 // --------------------------------------------------------------------------------------
 
 template <int kBlocks>
+template <bool kFilters>
 __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
   load();
   if (params_.lists != nullptr) {
     if (plan_.num_biases + plan_.num_prompt_ids + plan_.num_output_ids > 0) adjust();
   }
   const bool is_greedy = plan_.top_k == 1;
-  const bool is_filtered = !is_greedy && (plan_.top_k > 0 || plan_.top_p < 1);
+  const bool is_filtered = kFilters && !is_greedy && (plan_.top_k > 0 || plan_.top_p < 1);
   const bool has_min_p = plan_.min_p_offset > kMinusInfinity;
   // In the first pass already, where all tokens have weight.
   const bool weighs = !is_greedy && plan_.top_k == 0 && !has_min_p;
@@ -685,8 +705,8 @@ __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
       for (int i = 0; i < kBlocks; ++i) total += __shfl_sync(kAllLanes, lane_sum, i);
     }
     const bool is_enough = plan_.top_k > 0 || seen.mass >= plan_.top_p * total;
-    if (seen.num_listed <= kListCapacity && is_enough) {
-      if (is_first()) draw_from_list(seen.num_listed, plan_.top_k > 0 ? -1 : total);
+    if (is_enough && is_whole<kBlocks>(shared_.survey_parts)) {
+      if (is_first()) draw_from_list(plan_.top_k > 0 ? -1 : total);
       return;
     }
     if (is_enough) {
@@ -716,8 +736,8 @@ __device__ void RowDraw<kBlocks>::run(bool is_first_row) {
   draw_from_slices(Cut(floor), 1);
 }
 
-template <int kBlocks>
-__global__ __launch_bounds__(kRowThreads) void sample_kernel(
+template <int kBlocks, bool kFilters>
+__global__ __launch_bounds__(kRowThreads, kFilters ? 2 : 3) void sample_kernel(
     const __grid_constant__ SampleParams params) {
   extern __shared__ __align__(16) float slice_memory[];
   __shared__ Shared<kBlocks> shared;
@@ -730,7 +750,7 @@ __global__ __launch_bounds__(kRowThreads) void sample_kernel(
   }
   const int64_t first_row = blockIdx.x / kBlocks;
   for (int64_t row = first_row; row < params.num_rows; row += gridDim.x / kBlocks) {
-    RowDraw<kBlocks>(params, shared, row, memory).run(row == first_row);
+    RowDraw<kBlocks>(params, shared, row, memory).template run<kFilters>(row == first_row);
     if constexpr (kBlocks == 1) __syncthreads();  // a cluster has one row
   }
 }
@@ -792,20 +812,22 @@ void sample_rows(const SampleParams& params,
                  int num_blocks,
                  cudaStream_t stream) {
   if (!uses_cluster) {
-    launch(sample_kernel<1>, row_launch<1>(std::min(params.num_rows, num_blocks), 0), stream,
-           params);
+    launch(params.has_filters ? sample_kernel<1, true> : sample_kernel<1, false>,
+           row_launch<1>(std::min(params.num_rows, num_blocks), 0), stream, params);
     return;
   }
   static const int64_t allowed_bytes = [] {
     const int64_t bytes = device_traits().max_smem_bytes - int64_t{sizeof(Shared<kClusterBlocks>)};
-    allow_smem(sample_kernel<kClusterBlocks>, bytes);
+    allow_smem(sample_kernel<kClusterBlocks, true>, bytes);
+    allow_smem(sample_kernel<kClusterBlocks, false>, bytes);
     return bytes;
   }();
   // Without lists nothing is adjusted, and rows stay where they are.
   const int64_t smem_bytes = params.lists == nullptr ? 0 : slice_bytes(params.vocab_size);
   AUGUR_REQUIRE(smem_bytes <= allowed_bytes, std::to_string(params.vocab_size));
-  launch(sample_kernel<kClusterBlocks>, row_launch<kClusterBlocks>(params.num_rows, smem_bytes),
-         stream, params);
+  launch(params.has_filters ? sample_kernel<kClusterBlocks, true>
+                            : sample_kernel<kClusterBlocks, false>,
+         row_launch<kClusterBlocks>(params.num_rows, smem_bytes), stream, params);
 }
 
 }  // namespace augur::cuda

@@ -35,6 +35,7 @@ struct SampleParams {
   int64_t row_stride = 0;
   int vocab_size = 0;
   int num_rows = 0;
+  bool has_filters = false;        // some row has a top_k above 1 or a top_p below
   const RowPlan* plans = nullptr;  // device memory or page-locked host memory; null: own_plans
   const int32_t* lists = nullptr;  // device memory; null: nothing is adjusted
   int32_t* token_ids = nullptr;    // [num_rows]

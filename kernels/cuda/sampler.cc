@@ -32,6 +32,10 @@ int64_t num_list_words(const SamplingRow& row) {
 }
 
 void require_ids(std::span<const int32_t> ids, int64_t vocab_size, size_t row_idx) {
+  // Long lists: first without branches. A negative id is a large one here.
+  uint32_t largest = 0;
+  for (const int32_t id : ids) largest = std::max(largest, static_cast<uint32_t>(id));
+  if (largest < vocab_size) return;
   for (const int32_t id : ids) {
     AUGUR_REQUIRE(id >= 0 && id < vocab_size, "token id " + std::to_string(id) + " of row " +
                                                   std::to_string(row_idx) + ", vocabulary of " +
@@ -154,11 +158,13 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
                 std::to_string(num_rows) + " rows of " + std::to_string(logits.num_cols));
   bool is_plain_argmax = true;
   bool has_lists = false;
+  bool has_filters = false;
   for (size_t i = 0; i < args.rows.size(); ++i) {
     require_row(args.rows[i], logits.num_cols, i);
     AUGUR_REQUIRE(num_list_words(args.rows[i]) <= limits_.max_list_words,
                   "the lists of row " + std::to_string(i) + " have " +
                       std::to_string(num_list_words(args.rows[i])) + " words");
+    has_filters = has_filters || args.rows[i].top_k > 1 || args.rows[i].top_p < 1;
     has_lists = has_lists || num_list_words(args.rows[i]) > 0;
     is_plain_argmax = is_plain_argmax && is_greedy(args.rows[i]);
   }
@@ -172,6 +178,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   SampleParams params;
   params.row_stride = logits.row_stride;
   params.vocab_size = vocab_size;
+  params.has_filters = has_filters;
   params.adjusted_rows = adjusted_rows_.as<float>();
   const auto launch_rows = [&](int64_t first_row, int64_t end) {
     params.logits = logits.row<float>(first_row);
