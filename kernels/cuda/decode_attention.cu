@@ -43,10 +43,20 @@ int chunks_of(int64_t max_context, const SplitRule& rule) {
   return num_chunks(static_cast<int>(tiles), rule);
 }
 
-SplitRule split_rule(int64_t num_seqs, int units_per_seq) {
+SplitRule split_rule(int64_t num_seqs, int units_per_seq, int num_teams, int cluster_size) {
   const int64_t units = num_seqs * units_per_seq;
-  return {std::max(1, static_cast<int>(device_traits().num_sms / units)),
-          max_chunks(units_per_seq)};
+  return {.spread = std::max(1, static_cast<int>(num_teams / units)),
+          .max_chunks = max_chunks(units_per_seq),
+          .scale = cluster_size};
+}
+
+// Few units are worked on by clusters, whose blocks merge through shared memory; the largest that
+// still has a cluster for every unit. As many as thread blocks go alone.
+int choose_cluster_size(int64_t num_units) {
+  for (int size = kMaxDecodeCluster; size > 1; size /= 2) {
+    if (sm90_max_decode_clusters(size) >= num_units) return size;
+  }
+  return 1;
 }
 
 }  // namespace
@@ -56,8 +66,8 @@ int64_t decode_attention_workspace_bytes(
   const int group = num_heads / num_kv_heads;
   const int units = num_kv_heads * units_per_kv_head(group);
   const int rows = std::min(group, kMaxHeadRows);
-  // Fewer sequences are cut into more chunks each, but take no more than the largest rule's.
-  const int chunks = chunks_of(max_context, split_rule(1, units));
+  // More sequences or larger clusters never make more chunks of one.
+  const int chunks = chunks_of(max_context, split_rule(1, units, device_traits().num_sms, 1));
   return lay_out(max_seqs, units, rows, head_dim, chunks).num_bytes;
 }
 
@@ -103,9 +113,14 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   params.scale_log2 = attention.scale * kLog2E;
   params.window = args.window;
   params.sinks = args.sinks;
-  params.rule = split_rule(batch.num_seqs, params.units_per_seq);
   const int64_t num_units = int64_t{batch.num_seqs} * params.units_per_seq;
-  AUGUR_REQUIRE(num_units * 4 <= kDecodeAttentionCounterBytes,
+  const bool is_bulk = args.path == DecodeAttentionPath::kBulk ||
+                       (args.path == DecodeAttentionPath::kAuto && device_traits().is_hopper());
+  params.cluster_size = is_bulk ? choose_cluster_size(num_units) : 1;
+  const int num_teams = params.cluster_size > 1 ? sm90_max_decode_clusters(params.cluster_size)
+                                                : device_traits().num_sms;
+  params.rule = split_rule(batch.num_seqs, params.units_per_seq, num_teams, params.cluster_size);
+  AUGUR_REQUIRE((num_units * params.cluster_size + 1) * 4 <= kDecodeAttentionCounterBytes,
                 std::to_string(num_units) + " units");
 
   const int64_t most_visible =
@@ -116,14 +131,14 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   AUGUR_REQUIRE(workspace.num_bytes <= args.workspace_bytes,
                 "the workspace has " + std::to_string(args.workspace_bytes) + " bytes, not " +
                     std::to_string(workspace.num_bytes));
-  params.num_arrived = reinterpret_cast<int32_t*>(args.workspace);
+  params.num_drawn = reinterpret_cast<int32_t*>(args.workspace);
+  params.num_arrived = params.num_drawn + 1;
   params.partial_sums = reinterpret_cast<float2*>(args.workspace + workspace.sums_offset);
   params.partial_values = reinterpret_cast<float*>(args.workspace + workspace.values_offset);
 
-  const int num_blocks = static_cast<int>(std::min<int64_t>(
-      device_traits().num_sms, std::max<int64_t>(1, num_units * params.rule.max_chunks)));
-  const bool is_bulk = args.path == DecodeAttentionPath::kBulk ||
-                       (args.path == DecodeAttentionPath::kAuto && device_traits().is_hopper());
+  const int64_t most_items = num_units * params.rule.max_chunks;
+  const int num_blocks =
+      static_cast<int>(std::min<int64_t>(num_teams, most_items)) * params.cluster_size;
   (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, num_blocks, stream);
 }
 

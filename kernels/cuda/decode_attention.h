@@ -54,7 +54,7 @@ int64_t decode_attention_workspace_bytes(
     int64_t max_seqs, int num_heads, int num_kv_heads, int head_dim, int64_t max_context);
 
 /// Requires head_dim a multiple of 8 up to 256, block_size a multiple of 16, scale > 0, and
-/// num_seqs * num_kv_heads * ceil(group / 16) <= 65,536. Asynchronous on `stream`.
+/// num_seqs * num_kv_heads * ceil(group / 16) < 65,536. Asynchronous on `stream`.
 void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream);
 
 /// Bytes of keys, values, queries and results when the sequences hold `num_positions` together

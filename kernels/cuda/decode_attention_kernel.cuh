@@ -5,8 +5,11 @@
 // of its own in shared memory and keeps it full, on into the block's next items; no warp waits for
 // another before the chunk's end. Query heads are the 16 rows of the products; scores, maximum and
 // sum stay in registers (online softmax in powers of two), and the rounded probabilities are the
-// next product's operand as they lie. At the chunk's end the warps' results are added up in their
-// order; chunks of one unit are merged by the block that finishes last, in the chunks' order.
+// next product's operand as they lie.
+//
+// At the chunk's end the results of all warps, those of the other blocks of the cluster too, are
+// added up from shared memory, each block doing its share of the columns. The chunks of a unit are
+// added up likewise from the workspace, by the block that comes last. Both in a fixed order.
 #pragma once
 
 #include "kernels/cuda/decode_attention_plan.cuh"
@@ -25,7 +28,7 @@ struct Shape {
   static constexpr int kStageBytes = 2 * kSlice * kCols * 2;
   /// Eight floats more: the four rows a half warp writes at once lie in different banks.
   static constexpr int kSumStride = kCols + 8;
-  static constexpr int64_t kSumBytes = int64_t{kWarps} * kRows * (kSumStride * 4 + 2 * 8);
+  static constexpr int64_t kSumBytes = int64_t{kWarps} * kRows * (kSumStride * 4 + 8);
 
   /// Shared memory of a thread block: bytes_per_stage for each stage of the rings, and these.
   static constexpr int64_t fixed_bytes(int num_seqs) {
@@ -40,6 +43,43 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
+// --- Clusters (sm_90)
+
+__device__ __forceinline__ int cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+/// What lies at `smem` in the shared memory of block `rank` of the cluster.
+__device__ __forceinline__ float4 load_remote_x4(uint32_t smem, int rank) {
+  float4 x;
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote];\n}\n"
+      : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+      : "r"(smem), "r"(rank)
+      : "memory");
+  return x;
+}
+__device__ __forceinline__ float2 load_remote_x2(uint32_t smem, int rank) {
+  float2 x;
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %2, %3;\n"
+      "ld.shared::cluster.v2.f32 {%0, %1}, [remote];\n}\n"
+      : "=f"(x.x), "=f"(x.y)
+      : "r"(smem), "r"(rank)
+      : "memory");
+  return x;
+}
+
 __device__ __forceinline__ float max_of_quad(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
@@ -49,17 +89,13 @@ __device__ __forceinline__ float sum_of_quad(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-template <int kMaxStages>
-__device__ __forceinline__ void wait_for_oldest_copy(int num_stages) {
-  if constexpr (kMaxStages > 1) {
-    if (num_stages == kMaxStages) {
-      copy_async_wait<kMaxStages - 1>();
-    } else {
-      wait_for_oldest_copy<kMaxStages - 1>(num_stages);
-    }
-  } else {
-    copy_async_wait<0>();
+/// Waits until at most num_pending of the newest groups of copies are under way.
+template <int kMost>
+__device__ __forceinline__ void wait_for_copies(int num_pending) {
+  if constexpr (kMost > 0) {
+    if (num_pending < kMost) return wait_for_copies<kMost - 1>(num_pending);
   }
+  copy_async_wait<kMost>();
 }
 
 /// One warp's ring of slices, and where in the block's items its loads have come to.
@@ -72,47 +108,66 @@ class SliceRing {
 
   __device__ __forceinline__ SliceRing(const DecodeAttentionParams& p,
                                        const Plan& plan,
-                                       const ItemCursor& first,
                                        uint32_t smem_ring,
                                        uint32_t smem_barriers,
                                        int warp,
                                        int lane)
       : p_(p),
         plan_(plan),
-        item_(first),
         smem_ring_(smem_ring),
         smem_barriers_(smem_barriers),
         warp_(warp),
         lane_(lane) {
-    if (!item_.is_done()) enter_item();
-    for (int i = 1; i < p.num_stages; ++i) load_next();
+    item_.start(p, plan);
+    enter_item();
+    fill();
   }
 
-  /// Loads one slice more, into the stage freed last, and waits for the oldest; its address.
+  /// Gives the slice before back, loads what there is room for, and waits for the next slice; its
+  /// address. There is one: the caller is in the item it belongs to.
   __device__ __forceinline__ uint32_t next_slice() {
-    load_next();
-    const int stage = stage_;
-    if constexpr (kBulk) {
-      barrier_wait(smem_barriers_ + stage * 8, parity_);
+    if (num_given_ > 0) {
+      --num_loaded_;
       if (++stage_ == p_.num_stages) {
         stage_ = 0;
         parity_ ^= 1;
       }
-    } else {
-      wait_for_oldest_copy<kMaxStages>(p_.num_stages);
-      __syncwarp();
-      if (++stage_ == p_.num_stages) stage_ = 0;
     }
-    return smem_ring_ + stage * S::kStageBytes;
+    num_given_ = 1;
+    fill();
+    if constexpr (kBulk) {
+      barrier_wait(smem_barriers_ + stage_ * 8, parity_);
+    } else {
+      wait_for_copies<kMaxStages - 1>(num_loaded_ - 1);
+      __syncwarp();
+    }
+    return smem_ring_ + stage_ * S::kStageBytes;
   }
 
  private:
   __device__ __forceinline__ void enter_item() {
-    const int context = plan_.context[item_.seq];
-    const int begin = first_loaded(context, p_.window);
-    pos_ = begin + item_.first_tile() * kDecodeTileRows + warp_ * S::kSlice;
-    end_ = min(begin + item_.end_tile() * kDecodeTileRows, context);
+    pos_ = item_.pos + warp_ * S::kSlice;
     next_piece_ = 32;
+    if (!item_.is_done && warp_ == 0 && lane_ == 0) item_.draw_next(p_, plan_);
+  }
+
+  __device__ __forceinline__ void fill() {
+    while (num_loaded_ < p_.num_stages) {
+      if (item_.is_done) return;
+      if (pos_ >= item_.end) {
+        if (!item_.try_next(p_, plan_)) return;
+        enter_item();
+        continue;
+      }
+      if (next_piece_ == 32) find_pieces();
+      __syncwarp();  // every lane has read the slice that lay here
+      copy_slice();
+      next_piece_ += S::kPieces;
+      pos_ += kWarps * S::kSlice;
+      if constexpr (!kBulk) copy_async_commit();
+      if (++load_stage_ == p_.num_stages) load_stage_ = 0;
+      ++num_loaded_;
+    }
   }
 
   // Each lane finds the address of the keys of one piece of the coming slices.
@@ -120,7 +175,7 @@ class SliceRing {
     const int piece_pos =
         pos_ + lane_ / S::kPieces * (kWarps * S::kSlice) + lane_ % S::kPieces * kKvPieceRows;
     address_ = nullptr;
-    if (piece_pos < end_) {
+    if (piece_pos < item_.end) {
       const int64_t block =
           __ldcg(p_.block_table + item_.seq * p_.block_table_stride + piece_pos / p_.block_size);
       address_ = p_.cache + block * p_.block_bytes +
@@ -135,22 +190,6 @@ class SliceRing {
         __shfl_sync(~0u, reinterpret_cast<unsigned long long>(address_), piece));
   }
 
-  __device__ __forceinline__ void load_next() {
-    while (!item_.is_done() && pos_ >= end_) {
-      item_.next(p_, plan_);
-      if (!item_.is_done()) enter_item();
-    }
-    if (!item_.is_done()) {
-      if (next_piece_ == 32) find_pieces();
-      __syncwarp();  // every lane has read the slice that lay here
-      copy_slice();
-      next_piece_ += S::kPieces;
-      pos_ += kWarps * S::kSlice;
-    }
-    if constexpr (!kBulk) copy_async_commit();
-    if (++load_stage_ == p_.num_stages) load_stage_ = 0;
-  }
-
   __device__ __forceinline__ void copy_slice() {
     constexpr int kPieceBytes = kKvPieceRows * kKvGroupCols * 2;
     const uint32_t to = smem_ring_ + load_stage_ * S::kStageBytes;
@@ -161,7 +200,8 @@ class SliceRing {
       const std::byte* from = piece_address(min(next_piece_ + piece, 31));
       const uint32_t barrier = smem_barriers_ + load_stage_ * 8;
       if (lane_ == 0) {
-        const int num_pieces = min(S::kPieces, (end_ - pos_ + kKvPieceRows - 1) / kKvPieceRows);
+        const int num_pieces =
+            min(S::kPieces, (item_.end - pos_ + kKvPieceRows - 1) / kKvPieceRows);
         barrier_arrive_expect(barrier, num_pieces * 2 * kGroups * kPieceBytes);
       }
       __syncwarp();
@@ -198,11 +238,12 @@ class SliceRing {
   const int warp_;
   const int lane_;
   int pos_ = 0;  // of the next slice to load
-  int end_ = 0;  // of the chunk
   const std::byte* address_ = nullptr;
   int next_piece_ = 32;  // lane that holds its address; 32: none does
   int load_stage_ = 0;
-  int stage_ = 0;
+  int num_loaded_ = 0;  // and not given back
+  int num_given_ = 0;
+  int stage_ = 0;  // of the slice given
   uint32_t parity_ = 0;
 };
 
@@ -386,74 +427,102 @@ __device__ __forceinline__ uint2 pack_bf16_x4(float4 x) {
   return {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
 }
 
-/// Writes a unit's row from the partial results of its chunks. One warp per row.
-template <int kGroups>
-__device__ __forceinline__ void merge_chunks(const DecodeAttentionParams& p,
-                                             const ItemCursor& item,
-                                             int64_t slot,
-                                             int head,
-                                             int row,
-                                             int lane) {
-  constexpr int kCols = kGroups * kKvGroupCols;
-  // Two chunks a lane: max_chunks is at most 64.
-  float2 sums[2];
-  float largest = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int chunk = lane + i * 32;
-    sums[i] = chunk < item.num_chunks
-                  ? __ldcg(p.partial_sums + (slot + chunk) * p.rows_per_unit + row)
-                  : make_float2(-INFINITY, 0);
-    largest = fmaxf(largest, sums[i].x);
-  }
-  const float sink = p.sinks != nullptr ? __ldcg(p.sinks + head) * 1.44269504f : -INFINITY;
-  largest = fmaxf(largest, sink);
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, distance));
-  }
-  float factors[2];
+/// A sum of parts that are relative to different maxima.
+struct RunningSum {
+  float maximum = -INFINITY;
   float sum = 0;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    factors[i] = exp2_approx(sums[i].x - largest);
-    sum += sums[i].y * factors[i];
+  float4 values = {};
+
+  __device__ __forceinline__ void rescale(float new_maximum) {
+    const float factor = maximum == new_maximum ? 1.0f : exp2_approx(maximum - new_maximum);
+    maximum = new_maximum;
+    sum *= factor;
+    values = {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
   }
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum += __shfl_xor_sync(~0u, sum, distance);
+  /// Requires part.maximum <= maximum.
+  __device__ __forceinline__ void add(float2 part_sum, float4 part) {
+    const float factor = exp2_approx(part_sum.x - maximum);
+    sum += part_sum.y * factor;
+    values.x += part.x * factor;
+    values.y += part.y * factor;
+    values.z += part.z * factor;
+    values.w += part.w * factor;
   }
-  const float inverse = 1 / (sum + exp2_approx(sink - largest));
+  /// Adds up the sums of the kLanes neighbouring lanes.
+  template <int kLanes>
+  __device__ __forceinline__ void add_lanes() {
+    if constexpr (kLanes > 1) {
+      rescale(max_of_quad(maximum));
+      sum = sum_of_quad(sum);
+      values = {sum_of_quad(values.x), sum_of_quad(values.y), sum_of_quad(values.z),
+                sum_of_quad(values.w)};
+    }
+  }
+  /// Adds `count` parts in batches whose loads are all under way at once.
+  template <typename LoadSum, typename LoadValues>
+  __device__ __forceinline__ void add_parts(
+      int first, int count, int stride, const LoadSum& load_sum, const LoadValues& load_values) {
+    constexpr int kBatch = 8;
+    for (int i = first; i < count; i += kBatch * stride) {
+      float2 sums[kBatch];
+      float4 parts[kBatch];
 #pragma unroll
-  for (int col = 0; col < kCols; col += 128) {
-    const int own = col + lane * 4;
-    float4 total = {};
-    const float* from = p.partial_values + (slot * p.rows_per_unit + row) * kCols + own;
-    const int64_t stride = int64_t{p.rows_per_unit} * kCols;
-#pragma unroll 8
-    for (int chunk = 0; chunk < item.num_chunks; ++chunk) {
-      const float factor = __shfl_sync(~0u, chunk < 32 ? factors[0] : factors[1], chunk % 32);
-      if (own < kCols) {
-        const float4 part = __ldcg(reinterpret_cast<const float4*>(from + chunk * stride));
-        total.x += part.x * factor;
-        total.y += part.y * factor;
-        total.z += part.z * factor;
-        total.w += part.w * factor;
+      for (int j = 0; j < kBatch; ++j) {
+        const int part = i + j * stride;
+        sums[j] = make_float2(-INFINITY, 0);
+        parts[j] = {};
+        if (part < count) {
+          sums[j] = load_sum(part);
+          parts[j] = load_values(part);
+        }
       }
-    }
-    if (own < p.head_dim) {
-      const float4 result = {total.x * inverse, total.y * inverse, total.z * inverse,
-                             total.w * inverse};
-      *reinterpret_cast<uint2*>(p.out + item.seq * p.out_stride + head * p.head_dim + own) =
-          pack_bf16_x4(result);
+      float largest = maximum;
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) largest = fmaxf(largest, sums[j].x);
+      if (largest == -INFINITY) continue;  // warps that had no slice
+      rescale(largest);
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) add(sums[j], parts[j]);
     }
   }
-}
+};
+
+/// Where a block's results go: four columns of a row, of a unit.
+template <int kCols>
+struct Output {
+  const DecodeAttentionParams& p;
+  const ItemCursor& item;
+
+  __device__ __forceinline__ int64_t unit() const {
+    return int64_t{item.seq} * p.units_per_seq + item.unit;
+  }
+  __device__ __forceinline__ int64_t partial_row(int chunk, int row) const {
+    return (unit() * p.rule.max_chunks + chunk) * p.rows_per_unit + row;
+  }
+  __device__ __forceinline__ int first_head() const {
+    return item.unit / p.units_per_kv_head * p.group +
+           item.unit % p.units_per_kv_head * kMaxHeadRows;
+  }
+  __device__ __forceinline__ void write(int row, int col, RunningSum total) const {
+    if (col >= p.head_dim) return;
+    const int head = first_head() + row;
+    if (p.sinks != nullptr) {
+      const float sink = __ldcg(p.sinks + head) * 1.44269504f;
+      total.rescale(fmaxf(total.maximum, sink));
+      total.sum += exp2_approx(sink - total.maximum);
+    }
+    const float inverse = 1 / total.sum;
+    const uint2 result = {pack_bf16(total.values.x * inverse, total.values.y * inverse),
+                          pack_bf16(total.values.z * inverse, total.values.w * inverse)};
+    *reinterpret_cast<uint2*>(p.out + item.seq * p.out_stride + head * p.head_dim + col) = result;
+  }
+};
 
 /// Adds the warps' results up and writes them: as the row itself, or as a chunk's part of it.
-template <int kGroups, int kRows>
+template <bool kCluster, int kGroups, int kRows>
 __device__ __forceinline__ void finish_item(const DecodeAttentionParams& p,
                                             const ItemCursor& item,
+                                            int rank,
                                             int num_rows,
                                             WarpState<kGroups, kRows>& state,
                                             float* smem_values,
@@ -463,99 +532,119 @@ __device__ __forceinline__ void finish_item(const DecodeAttentionParams& p,
                                             int lane) {
   using S = Shape<kGroups, kRows>;
   constexpr int kHalves = kRows / 8;
-#pragma unroll
-  for (int half = 0; half < kHalves; ++half) {
-    const float sum = sum_of_quad(state.sum[half]);
-    if (lane % 4 == 0) {
-      smem_sums[warp * kRows + half * 8 + lane / 4] = make_float2(state.maximum[half], sum);
-    }
+  // Lanes that share an output, each adding up a quarter of the warps' results of all blocks of
+  // the cluster: there are fewer outputs for each block then.
+  constexpr int kLanes = kCluster ? 4 : 1;
+  const int cluster_size = kCluster ? p.cluster_size : 1;
+
+  // Until all have read the results of the item before.
+  if constexpr (kCluster) {
+    cluster_wait();
+  } else {
+    __syncthreads();
   }
-  __syncthreads();
 #pragma unroll
   for (int half = 0; half < kHalves; ++half) {
-    const int row = half * 8 + lane / 4;
-    float largest = smem_sums[row].x;
-#pragma unroll
-    for (int i = 1; i < kWarps; ++i) largest = fmaxf(largest, smem_sums[i * kRows + row].x);
-    const float factor = exp2_approx(state.maximum[half] - largest);
+    const int row = warp * kRows + half * 8 + lane / 4;
+    const float sum = sum_of_quad(state.sum[half]);
+    if (lane % 4 == 0) smem_sums[row] = make_float2(state.maximum[half], sum);
 #pragma unroll
     for (int tile = 0; tile < kGroups * 8; ++tile) {
-      *reinterpret_cast<float2*>(smem_values + (warp * kRows + row) * S::kSumStride + tile * 8 +
-                                 lane % 4 * 2) =
-          make_float2(state.values[tile][half * 2] * factor,
-                      state.values[tile][half * 2 + 1] * factor);
+      *reinterpret_cast<float2*>(smem_values + row * S::kSumStride + tile * 8 + lane % 4 * 2) =
+          make_float2(state.values[tile][half * 2], state.values[tile][half * 2 + 1]);
     }
   }
-  __syncthreads();
-
-  const int64_t unit = int64_t{item.seq} * p.units_per_seq + item.unit;
-  const int64_t slot = unit * p.rule.max_chunks;
-  const int first_head =
-      item.unit / p.units_per_kv_head * p.group + item.unit % p.units_per_kv_head * kMaxHeadRows;
-  for (int i = threadIdx.x; i < num_rows * (S::kCols / 4); i += kThreads) {
-    const int row = i / (S::kCols / 4);
-    const int col = i % (S::kCols / 4) * 4;
-    float4 total = {};
-    float largest = -INFINITY;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float4 part =
-          *reinterpret_cast<const float4*>(smem_values + (w * kRows + row) * S::kSumStride + col);
-      total.x += part.x;
-      total.y += part.y;
-      total.z += part.z;
-      total.w += part.w;
-      largest = fmaxf(largest, smem_sums[w * kRows + row].x);
-    }
-    float sum = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float2 part = smem_sums[w * kRows + row];
-      sum += part.y * exp2_approx(part.x - largest);
-    }
-    if (item.num_chunks > 1) {
-      const int64_t to = (slot + item.chunk) * p.rows_per_unit + row;
-      *reinterpret_cast<float4*>(p.partial_values + to * S::kCols + col) = total;
-      if (col == 0) p.partial_sums[to] = make_float2(largest, sum);
-    } else if (col < p.head_dim) {
-      const int head = first_head + row;
-      float inverse;
-      if (p.sinks != nullptr) {
-        // Relative to the larger of the two, as in merge_chunks.
-        const float sink = __ldcg(p.sinks + head) * 1.44269504f;
-        const float top = fmaxf(largest, sink);
-        const float factor = exp2_approx(largest - top);
-        inverse = factor / (sum * factor + exp2_approx(sink - top));
-      } else {
-        inverse = 1 / sum;
-      }
-      const float4 result = {total.x * inverse, total.y * inverse, total.z * inverse,
-                             total.w * inverse};
-      *reinterpret_cast<uint2*>(p.out + item.seq * p.out_stride + head * p.head_dim + col) =
-          pack_bf16_x4(result);
-    }
-  }
-  if (item.num_chunks == 1) {
-    return;  // the next item's first barrier stands before its writes to smem_values
+  if constexpr (kCluster) {
+    cluster_arrive();
+    cluster_wait();
+  } else {
+    __syncthreads();
   }
 
-  // The last block to come merges. Its arrival comes after its writes, and its reads after all.
+  constexpr int kColChunks = S::kCols / 4;
+  const Output<S::kCols> output = {p, item};
+  const int sub = threadIdx.x % kLanes;
+  const int num_outputs = num_rows * kColChunks;
+  const int share = (num_outputs + cluster_size - 1) / cluster_size;
+  const int first_output = rank * share;
+  const int end_output = min(first_output + share, num_outputs);
+  const bool is_whole = item.num_chunks == 1;
+  for (int base = first_output; base < end_output; base += kThreads / kLanes) {
+    const int i = base + static_cast<int>(threadIdx.x) / kLanes;
+    const bool is_mine = i < end_output;
+    const int row = i / kColChunks;
+    const int col = i % kColChunks * 4;
+    RunningSum total;
+    if constexpr (kCluster) {
+      // Part i: warp sub + 4 * (i / cluster_size) of block i % cluster_size.
+      const auto part_row = [&](int i) { return (sub + i / cluster_size * 4) * kRows + row; };
+      total.add_parts(
+          0, is_mine ? cluster_size * kWarps / 4 : 0, 1,
+          [&](int i) {
+            return load_remote_x2(smem_address(smem_sums + part_row(i)), i % cluster_size);
+          },
+          [&](int i) {
+            return load_remote_x4(smem_address(smem_values + part_row(i) * S::kSumStride + col),
+                                  i % cluster_size);
+          });
+    } else {
+      total.add_parts(
+          0, is_mine ? kWarps : 0, 1, [&](int w) { return smem_sums[w * kRows + row]; },
+          [&](int w) {
+            return *reinterpret_cast<const float4*>(smem_values +
+                                                    (w * kRows + row) * S::kSumStride + col);
+          });
+    }
+    total.template add_lanes<kLanes>();
+    if (!is_mine || sub != 0) continue;
+    if (is_whole) {
+      output.write(row, col, total);
+    } else {
+      const int64_t to = output.partial_row(item.chunk, row);
+      *reinterpret_cast<float4*>(p.partial_values + to * S::kCols + col) = total.values;
+      // Every share needs the row's sums to merge its columns, and writes them: the same.
+      p.partial_sums[to] = make_float2(total.maximum, total.sum);
+    }
+  }
+  __syncwarp();
+  if constexpr (kCluster) cluster_arrive();
+  if (is_whole) return;
+
+  // The last block to come, of those with this share, merges. Its arrival comes after its writes,
+  // and its reads after all arrivals.
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();
-    const int before = atomicAdd(p.num_arrived + unit, 1);
+    int32_t* const num_arrived = p.num_arrived + output.unit() * cluster_size + rank;
+    int before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;\n"
+                 : "=r"(before)
+                 : "l"(num_arrived)
+                 : "memory");
     *smem_is_last = before == item.num_chunks - 1;
-    if (before == item.num_chunks - 1) p.num_arrived[unit] = 0;  // for the next launch
-    __threadfence();
+    if (before == item.num_chunks - 1) *num_arrived = 0;  // for the next launch
   }
   __syncthreads();
   if (*smem_is_last == 0) return;
-  for (int row = warp; row < num_rows; row += kWarps) {
-    merge_chunks<kGroups>(p, item, slot, first_head + row, row, lane);
+  for (int base = first_output; base < end_output; base += kThreads / kLanes) {
+    const int i = base + static_cast<int>(threadIdx.x) / kLanes;
+    const bool is_mine = i < end_output;
+    const int row = i / kColChunks;
+    const int col = i % kColChunks * 4;
+    const int64_t from = output.partial_row(0, row);
+    RunningSum total;
+    total.add_parts(
+        sub, is_mine ? item.num_chunks : 0, kLanes,
+        [&](int chunk) { return __ldcg(p.partial_sums + from + chunk * p.rows_per_unit); },
+        [&](int chunk) {
+          return __ldcg(reinterpret_cast<const float4*>(
+              p.partial_values + (from + chunk * p.rows_per_unit) * S::kCols + col));
+        });
+    total.template add_lanes<kLanes>();
+    if (is_mine && sub == 0) output.write(row, col, total);
   }
 }
 
-template <bool kBulk, int kGroups, int kRows>
+template <bool kBulk, bool kCluster, int kGroups, int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
     decode_attention_kernel(const __grid_constant__ DecodeAttentionParams p) {
   using S = Shape<kGroups, kRows>;
@@ -564,10 +653,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int lane = threadIdx.x % 32;
   const int64_t ring_bytes = int64_t{p.num_stages} * kWarps * S::kStageBytes;
   std::byte* const barriers = smem + ring_bytes;
+  auto* const is_last = reinterpret_cast<int*>(barriers + p.num_stages * kWarps * 8);
   auto* const values = reinterpret_cast<float*>(barriers + p.num_stages * kWarps * 8 + 16);
   auto* const sums = reinterpret_cast<float2*>(values + kWarps * kRows * S::kSumStride);
-  auto* const plan_smem = reinterpret_cast<int*>(sums + 2 * kWarps * kRows);
-  auto* const is_last = reinterpret_cast<int*>(barriers + p.num_stages * kWarps * 8);
+  auto* const plan_smem = reinterpret_cast<int*>(sums + kWarps * kRows);
 
   let_next_kernel_start();
   if constexpr (kBulk) {
@@ -576,12 +665,15 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init_fence();
     }
   }
+  int rank = 0;
+  if constexpr (kCluster) {
+    rank = cluster_rank();
+    cluster_arrive();
+  }
   wait_for_previous_kernels();
-  const Plan plan = make_plan(p, plan_smem);
-
-  ItemCursor item = first_item(p, plan);
+  const Plan plan = make_plan(p, rank, plan_smem);
   SliceRing<kBulk, kGroups, kRows> ring(
-      p, plan, item, smem_address(smem) + warp * p.num_stages * S::kStageBytes,
+      p, plan, smem_address(smem) + warp * p.num_stages * S::kStageBytes,
       smem_address(barriers) + warp * p.num_stages * 8, warp, lane);
 
   // Rows that pad the step.
@@ -591,24 +683,26 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = threadIdx.x; i < p.num_heads * p.head_dim / 8; i += kThreads) row[i] = uint4{};
   }
 
-  // A warp may begin the next item's sums while another still reads this one's.
-  for (int parity = 0; !item.is_done(); item.next(p, plan), parity ^= 1) {
+  ItemCursor item;
+  item.start(p, plan);
+  while (!item.is_done) {
     const int num_rows = min(kRows, p.group - item.unit % p.units_per_kv_head * kMaxHeadRows);
     uint32_t q[kGroups * 4][4];
     load_queries<kGroups, kRows>(p, item, num_rows, lane, q);
     WarpState<kGroups, kRows> state;
     state.clear();
     const int context = plan.context[item.seq];
-    const int begin = first_loaded(context, p.window);
-    const int end = min(begin + item.end_tile() * kDecodeTileRows, context);
-    for (int pos = begin + item.first_tile() * kDecodeTileRows + warp * S::kSlice; pos < end;
-         pos += kWarps * S::kSlice) {
+    for (int pos = item.pos + warp * S::kSlice; pos < item.end; pos += kWarps * S::kSlice) {
       attend<kGroups, kRows>(ring.next_slice(), pos, first_visible(context, p.window), context,
                              p.scale_log2, lane, q, state);
     }
-    finish_item<kGroups, kRows>(p, item, num_rows, state, values, sums + parity * kWarps * kRows,
-                                is_last, warp, lane);
+    finish_item<kCluster, kGroups, kRows>(p, item, rank, num_rows, state, values, sums, is_last,
+                                          warp, lane);
+    // The first warp has drawn it when it began to load this one.
+    while (!item.try_next(p, plan)) {
+    }
   }
+  if constexpr (kCluster) cluster_wait();  // the others may still read this block's results
 }
 
 }  // namespace augur::cuda::decode

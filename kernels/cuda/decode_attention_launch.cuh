@@ -9,7 +9,7 @@
 
 namespace augur::cuda::decode {
 
-template <bool kBulk, int kGroups, int kRows>
+template <bool kBulk, bool kCluster, int kGroups, int kRows>
 void launch_shape(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
   using S = Shape<kGroups, kRows>;
   const int64_t max_smem = device_traits().max_smem_bytes;
@@ -17,25 +17,31 @@ void launch_shape(DecodeAttentionParams& params, int num_blocks, cudaStream_t st
   AUGUR_REQUIRE(fit >= 2, std::to_string(params.num_seqs) + " sequences leave no shared memory");
   constexpr int kMaxStages = SliceRing<kBulk, kGroups, kRows>::kMaxStages;
   params.num_stages = static_cast<int>(fit < kMaxStages ? fit : kMaxStages);
-  static const bool is_allowed = [max_smem] {
-    allow_smem(decode_attention_kernel<kBulk, kGroups, kRows>, max_smem);
+  const auto kernel = decode_attention_kernel<kBulk, kCluster, kGroups, kRows>;
+  static const bool is_allowed = [=] {
+    allow_smem(kernel, max_smem);
     return true;
   }();
   static_cast<void>(is_allowed);
-  launch(decode_attention_kernel<kBulk, kGroups, kRows>,
+  launch(kernel,
          {.grid = dim3(static_cast<unsigned>(num_blocks)),
           .block = dim3(kThreads),
-          .smem_bytes = S::fixed_bytes(params.num_seqs) + params.num_stages * S::bytes_per_stage()},
+          .smem_bytes = S::fixed_bytes(params.num_seqs) + params.num_stages * S::bytes_per_stage(),
+          .cluster_size = params.cluster_size},
          stream, params);
 }
 
 template <bool kBulk, int kGroups>
 void launch_rows(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
-  if (params.rows_per_unit <= 8) {
-    launch_shape<kBulk, kGroups, 8>(params, num_blocks, stream);
-  } else {
-    launch_shape<kBulk, kGroups, 16>(params, num_blocks, stream);
+  const bool is_narrow = params.rows_per_unit <= 8;
+  if constexpr (kBulk) {
+    if (params.cluster_size > 1) {
+      return is_narrow ? launch_shape<kBulk, true, kGroups, 8>(params, num_blocks, stream)
+                       : launch_shape<kBulk, true, kGroups, 16>(params, num_blocks, stream);
+    }
   }
+  return is_narrow ? launch_shape<kBulk, false, kGroups, 8>(params, num_blocks, stream)
+                   : launch_shape<kBulk, false, kGroups, 16>(params, num_blocks, stream);
 }
 
 template <bool kBulk>

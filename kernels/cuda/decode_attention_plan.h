@@ -21,6 +21,7 @@ inline constexpr int kKvPieceRows = 16;
 struct SplitRule {
   int spread = 1;      // chunks that would occupy the device when all sequences are as long
   int max_chunks = 1;  // what the workspace holds
+  int scale = 1;       // thread blocks that share a chunk: it may be so much longer
 };
 
 /// The longest chunk unless max_chunks says otherwise: 1,024 positions even out contexts of
@@ -31,9 +32,11 @@ inline constexpr int kMinSplitTiles = 5;
 inline constexpr int kMinChunkTiles = 2;
 
 AUGUR_HOST_DEVICE constexpr int num_chunks(int num_tiles, const SplitRule& rule) {
-  if (num_tiles < kMinSplitTiles) return num_tiles > 0 ? 1 : 0;
-  const int by_length = (num_tiles + kMaxChunkTiles - 1) / kMaxChunkTiles;
-  const int by_tiles = (num_tiles + kMinChunkTiles - 1) / kMinChunkTiles;
+  if (num_tiles < kMinSplitTiles * rule.scale) return num_tiles > 0 ? 1 : 0;
+  const int longest = kMaxChunkTiles * rule.scale;
+  const int shortest = kMinChunkTiles * rule.scale;
+  const int by_length = (num_tiles + longest - 1) / longest;
+  const int by_tiles = (num_tiles + shortest - 1) / shortest;
   const int by_spread = rule.spread < by_tiles ? rule.spread : by_tiles;
   const int wanted = by_length > by_spread ? by_length : by_spread;
   return wanted < rule.max_chunks ? wanted : rule.max_chunks;
@@ -66,8 +69,10 @@ struct DecodeAttentionParams {
   int window;
   const float* sinks;
   SplitRule rule;
+  int cluster_size;       // thread blocks that share an item
   int num_stages;         // of each warp's ring
-  int32_t* num_arrived;   // [num_seqs, units_per_seq]: chunks of the unit that are done
+  int32_t* num_drawn;     // items drawn so far, beyond the first of every block
+  int32_t* num_arrived;   // [num_seqs, units_per_seq, cluster_size]: chunks that are done
   float2* partial_sums;   // [num_seqs, units_per_seq, max_chunks, rows_per_unit]: maximum, sum
   float* partial_values;  // the same times head_dim up to whole groups, before dividing by the sum
 };
@@ -75,5 +80,9 @@ struct DecodeAttentionParams {
 /// Launches the kernel on num_blocks thread blocks. num_stages is filled in here.
 void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
 void sm90_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
+/// Clusters of up to kMaxDecodeCluster blocks that the device runs at once.
+int sm90_max_decode_clusters(int cluster_size);
+
+inline constexpr int kMaxDecodeCluster = 8;  // the most that every device of 9.0 takes
 
 }  // namespace augur::cuda
