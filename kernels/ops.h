@@ -334,6 +334,10 @@ class Ops {
   virtual void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) = 0;
   virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
 
+  /// A hint that a projection will be read soon, for backends that can bring it nearer while other
+  /// operations leave the memory idle.
+  virtual void prefetch(const PackedMatrix& projection) {}
+
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void add_rms_norm(const AddRmsNormArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;

@@ -336,6 +336,7 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                .weight = layer.qkv,
                .bias = layer.qkv_bias,
                .out = activations_.qkv.rows(0, num_tokens)});
+  ops_.prefetch(layer.output);  // attention leaves the memory idle where contexts are short
   ops_.rope_and_cache({.qkv = activations_.qkv.rows(0, num_tokens),
                        .num_heads = attention.num_heads,
                        .q_norm = layer.q_norm,
@@ -356,6 +357,8 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                .weight = layer.output,
                .bias = layer.output_bias,
                .out = activations_.delta.rows(0, num_tokens)});
+  // So does the router.
+  if (layer_idx + 1 < config_.num_layers()) ops_.prefetch(weights_.layers[layer_idx + 1].qkv);
 }
 
 void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch) {

@@ -21,6 +21,7 @@
 #include "kernels/cuda/rope_cache.h"
 #include "kernels/cuda/router.h"
 #include "kernels/cuda/sampler.h"
+#include "kernels/cuda/sm90_prefetch.h"
 #include "kernels/cuda/upload_ring.h"
 #include "kernels/cuda/weight_packer.h"
 #include "kernels/require.h"
@@ -138,6 +139,7 @@ class CudaOps final : public Ops {
     return cuda::kv_block_bytes(block_size, num_kv_heads, head_dim);
   }
 
+  void prefetch(const PackedMatrix& projection) override;
   void embed(const EmbedArgs& args) override { cuda::embed(args, stream()); }
   void add_rms_norm(const AddRmsNormArgs& args) override { cuda::add_rms_norm(args, stream()); }
   void linear(const LinearArgs& args) override { linear_.run(args, stream()); }
@@ -167,7 +169,19 @@ class CudaOps final : public Ops {
   }
 
   std::unique_ptr<RecordedOps> record(const std::function<void()>& operations) override {
-    return cuda::record_graph(operations, stream());
+    is_recording_ = true;
+    has_prefetched_ = false;
+    auto recorded = cuda::record_graph(
+        [&] {
+          operations();
+          if (!has_prefetched_) return;
+          // A capture ends with all of its streams joined.
+          AUGUR_CUDA(cudaEventRecord(join_.get(), prefetch_stream_.get()));
+          AUGUR_CUDA(cudaStreamWaitEvent(stream(), join_.get()));
+        },
+        stream());
+    is_recording_ = false;
+    return recorded;
   }
 
  private:
@@ -204,6 +218,13 @@ class CudaOps final : public Ops {
   mutable cuda::WeightPacker packer_;  // locks for itself
   cuda::Linear linear_;
   std::optional<cuda::DeviceSampler> sampler_;  // from reserve() on
+  // Prefetching is a branch of recorded steps: it starts behind the operation before it and holds
+  // up none after it.
+  cuda::Stream prefetch_stream_ = cuda::make_stream();
+  cuda::Event fork_ = make_order_event();
+  cuda::Event join_ = make_order_event();
+  bool is_recording_ = false;
+  bool has_prefetched_ = false;
   StepLimits limits_;
   Workspace workspace_;
   Buffer memory_;
@@ -227,6 +248,20 @@ CudaOps::Workspace CudaOps::Workspace::plan(const StepLimits& limits) {
   workspace.moe_bytes = cuda::moe_workspace_bytes(limits);
   workspace.moe = take(workspace.moe_bytes);
   return workspace;
+}
+
+void CudaOps::prefetch(const PackedMatrix& projection) {
+  const int64_t num_bytes =
+      projection.num_rows * projection.num_cols * dtype_bytes(DType::kBF16) / 16 * 16;
+  // What fills more than half of L2 would push out itself.
+  if (!is_recording_ || !cuda::device_traits().is_hopper() ||
+      num_bytes > cuda::device_traits().l2_bytes / 2) {
+    return;
+  }
+  AUGUR_CUDA(cudaEventRecord(fork_.get(), stream()));
+  AUGUR_CUDA(cudaStreamWaitEvent(prefetch_stream_.get(), fork_.get()));
+  cuda::sm90_prefetch_l2(projection.data, num_bytes, prefetch_stream_.get());
+  has_prefetched_ = true;
 }
 
 // The sequences with one row, then the others: each kernel is given its own part.
