@@ -4,7 +4,7 @@
 #include <string>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/row_slice.cuh"
+#include "kernels/cuda/row_best.cuh"
 #include "kernels/require.h"
 
 namespace augur::cuda {

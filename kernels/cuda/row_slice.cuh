@@ -162,6 +162,26 @@ __device__ __forceinline__ T block_max(T value, T* per_warp) {
   return warp_max(per_warp[threadIdx.x % kRowWarps]);
 }
 
+// --- Exponentials
+// ---------------------------------------------------------------------------------
+
+/// exp(t) for t <= 0, the same bits as kernels/cpu/row_math.h gives where it fuses multiply and
+/// add: relative error 1.2e-7, exp(0) is 1, 0 below -87.3 and for NaN. See there for the maths.
+__device__ __forceinline__ float exp_not_positive(float t) {
+  const bool is_in_range = t >= -87.3f;
+  t = is_in_range ? t : 0.0f;
+  const float shifted = fmaf(t, 1.44269502f, 12582912.0f);
+  const float n = __fsub_rn(shifted, 12582912.0f);
+  const float r = fmaf(-n, -0.000212194442f, fmaf(-n, 0.693359375f, t));
+  float q = fmaf(r, 0.00139261759f, 0.00836317334f);
+  q = fmaf(q, r, 0.0416665561f);
+  q = fmaf(q, r, 0.166665778f);
+  q = fmaf(q, r, 0.5f);
+  const float exp_r = __fadd_rn(fmaf(__fmul_rn(q, r), r, r), 1.0f);
+  const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
+  return is_in_range ? __fmul_rn(exp_r, power) : 0.0f;
+}
+
 // --- The slice of one block
 // -----------------------------------------------------------------------
 
@@ -336,158 +356,6 @@ __device__ __forceinline__ void prefetch_slice(const RowSlice& slice) {
   for (int i = static_cast<int>(threadIdx.x) * 32; i < slice.count; i += kRowThreads * 32) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(slice.logits + i));
   }
-}
-
-// --- Finding the best few
-// -------------------------------------------------------------------------
-
-/// Tokens that may be chosen from; more are handled otherwise.
-inline constexpr int kListCapacity = 512;
-/// Each of these parts of a slice has a best key: a slice has at least r tokens as good as the r-th
-/// of them.
-inline constexpr int kNumGroups = 128;
-
-struct GroupScratch {
-  Key thread_keys[kRowThreads];
-  Key group_keys[kNumGroups];
-  int ranks[kRowThreads];
-};
-
-/// Keys that so many tokens of the slice reach; 0 when there are not so many groups.
-struct SliceBounds {
-  Key best;
-  Key share;  // its share of `num_wanted`: of all blocks together that many reach the least
-  Key all;    // num_wanted tokens reach it
-};
-
-/// `bounds`: shared memory, set after the barrier that follows.
-__device__ __forceinline__ void find_bounds(Key best_of_this_thread,
-                                            int num_wanted,
-                                            int num_blocks,
-                                            GroupScratch& scratch,
-                                            SliceBounds& bounds) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int share = (num_wanted + num_blocks - 1) / num_blocks;
-  scratch.thread_keys[thread] = best_of_this_thread;
-  if (thread == 0) bounds = {0, 0, 0};
-  __syncthreads();
-  const int group = thread % kNumGroups;
-  if (thread < kNumGroups) {
-    Key key = best_of_this_thread;
-    for (int i = thread + kNumGroups; i < kRowThreads; i += kNumGroups) {
-      key = max(key, scratch.thread_keys[i]);
-    }
-    scratch.group_keys[group] = key;
-  }
-  __syncthreads();
-  // Rank by counting: each thread compares one group with a part of the others.
-  constexpr int kCompared = kNumGroups * kNumGroups / kRowThreads;
-  const Key key = scratch.group_keys[group];
-  const int first = thread / kNumGroups * kCompared;
-  int rank = 0;
-#pragma unroll 8
-  for (int i = first; i < first + kCompared; ++i) rank += scratch.group_keys[i] > key ? 1 : 0;
-  scratch.ranks[thread] = rank;
-  __syncthreads();
-  if (thread < kNumGroups) {
-    for (int i = thread + kNumGroups; i < kRowThreads; i += kNumGroups) rank += scratch.ranks[i];
-    if (rank == 0) bounds.best = key;
-    if (rank == share - 1) bounds.share = key;
-    if (rank == num_wanted - 1) bounds.all = key;
-  }
-}
-
-/// A key that at least num_wanted tokens of the row reach, if it has as many. parts[i].bounds:
-/// those of block i.
-template <int kBlocks, typename Part>
-__device__ __forceinline__ Key row_bound(const Part* parts) {
-  Key least_share = kAboveAll;
-  Key best_all = 0;
-#pragma unroll
-  for (int i = 0; i < kBlocks; ++i) {
-    least_share = min(least_share, parts[i].bounds.share);
-    best_all = max(best_all, parts[i].bounds.all);
-  }
-  return max(least_share, best_all);
-}
-
-/// Tokens of the whole row, in the shared memory of its first block.
-template <int kBlocks>
-struct KeyList {
-  static constexpr int kRegion = 2 * kListCapacity / kBlocks;
-  Key regions[kBlocks][kRegion];  // of the blocks that listed them
-  Key keys[kListCapacity];        // of all, together
-  Key sorted[kListCapacity];
-};
-
-/// Adds a token to this block's region. Of `num_listed`, in shared memory of the listing block, all
-/// count; only kRegion are there.
-template <int kBlocks>
-__device__ __forceinline__ void list_token(KeyList<kBlocks>& list, int& num_listed, Key key) {
-  const int place = atomicAdd(&num_listed, 1);
-  if (place >= KeyList<kBlocks>::kRegion) return;
-  *in_block<kBlocks>(&list.regions[block_rank<kBlocks>()][place], 0) = key;
-}
-
-/// Whether a list is whole; parts[i].num_listed tokens are of block i.
-template <int kBlocks, typename Part>
-__device__ __forceinline__ bool is_whole(const Part* parts) {
-  int count = 0;
-  bool fits = true;
-#pragma unroll
-  for (int i = 0; i < kBlocks; ++i) {
-    count += parts[i].num_listed;
-    fits = fits && parts[i].num_listed <= KeyList<kBlocks>::kRegion;
-  }
-  return fits && count <= kListCapacity;
-}
-
-/// Sorts keys[0, count) into sorted, best first; there after __syncthreads.
-template <int kBlocks>
-__device__ __forceinline__ void sort_keys(KeyList<kBlocks>& list, int count) {
-  static_assert(kListCapacity == kRowThreads);
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread >= count) return;
-  const Key key = list.keys[thread];
-  int rank = 0;
-#pragma unroll 4
-  for (int i = 0; i < count; ++i) rank += list.keys[i] > key ? 1 : 0;
-  list.sorted[rank] = key;
-}
-/// The same for a whole list, after a row barrier; called by the first block. Returns the count.
-template <int kBlocks, typename Part>
-__device__ __forceinline__ int sort_list(KeyList<kBlocks>& list, const Part* parts) {
-  const int thread = static_cast<int>(threadIdx.x);
-  int count = 0;
-#pragma unroll
-  for (int i = 0; i < kBlocks; ++i) {
-    const int place = thread - count;
-    count += parts[i].num_listed;
-    if (place >= 0 && thread < count) list.keys[thread] = list.regions[i][place];
-  }
-  __syncthreads();
-  sort_keys(list, count);
-  return count;
-}
-
-// --- Exponentials
-// ---------------------------------------------------------------------------------
-
-/// exp(t) for t <= 0, the same bits as kernels/cpu/row_math.h gives where it fuses multiply and
-/// add: relative error 1.2e-7, exp(0) is 1, 0 below -87.3 and for NaN. See there for the maths.
-__device__ __forceinline__ float exp_not_positive(float t) {
-  const bool is_in_range = t >= -87.3f;
-  t = is_in_range ? t : 0.0f;
-  const float shifted = fmaf(t, 1.44269502f, 12582912.0f);
-  const float n = __fsub_rn(shifted, 12582912.0f);
-  const float r = fmaf(-n, -0.000212194442f, fmaf(-n, 0.693359375f, t));
-  float q = fmaf(r, 0.00139261759f, 0.00836317334f);
-  q = fmaf(q, r, 0.0416665561f);
-  q = fmaf(q, r, 0.166665778f);
-  q = fmaf(q, r, 0.5f);
-  const float exp_r = __fadd_rn(fmaf(__fmul_rn(q, r), r, r), 1.0f);
-  const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
-  return is_in_range ? __fmul_rn(exp_r, power) : 0.0f;
 }
 
 }  // namespace augur::cuda
