@@ -28,8 +28,8 @@ __global__ void embed_kernel(EmbedArgs args) {
   float* const to = row_of<float>(args.out, row) + col;
   if constexpr (kWidth == 8) {
     float values[8];
-    load_8(from, values);
-    store_8(to, values);
+    load_values(from, values);
+    store_values(to, values);
   } else {
     *to = __bfloat162float(*from);
   }

@@ -49,23 +49,24 @@ __global__ void __launch_bounds__(kThreads) count_kernel(MoePlanArgs args) {
   for (int e = threadIdx.x; e < args.num_experts; e += kThreads) to[e] = counts[e];
 }
 
-template <int kRounds, int kMax>
+template <int kRounds, bool kIsAlone, int kMax>
 __global__ void __launch_bounds__(kThreads) place_kernel(MoePlanArgs args) {
   __shared__ PlaceMemory<kThreads, kMax> memory;
   clear_counts(args.num_experts, memory);
   let_next_kernel_start();
   wait_for_previous_kernels();
   __syncthreads();
-  place_share<kRounds>(args, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), memory);
+  place_share<kRounds, kIsAlone>(args, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
+                                 memory);
 }
 
-template <int kRounds>
+template <int kRounds, bool kIsAlone>
 void launch_place(const MoePlanArgs& args, int64_t num_blocks, cudaStream_t stream) {
   const Launch how = {.grid = dim3(static_cast<unsigned>(num_blocks)), .block = dim3(kThreads)};
   if (args.num_experts <= kMaxExperts / 4) {
-    launch(place_kernel<kRounds, kMaxExperts / 4>, how, stream, args);
+    launch(place_kernel<kRounds, kIsAlone, kMaxExperts / 4>, how, stream, args);
   } else {
-    launch(place_kernel<kRounds, kMaxExperts>, how, stream, args);
+    launch(place_kernel<kRounds, kIsAlone, kMaxExperts>, how, stream, args);
   }
 }
 
@@ -104,12 +105,14 @@ void plan_moe(const MoePlanArgs& args, cudaStream_t stream) {
                 std::to_string(args.num_experts) + " experts");
   AUGUR_REQUIRE(args.plan.tile_rows >= 1, std::to_string(args.plan.tile_rows) + " rows a tile");
   const int64_t num_blocks = num_shares(args.num_assignments);
-  if (args.num_assignments <= kMaxAlone) {
-    launch_place<kRoundsAlone>(args, 1, stream);
+  if (args.num_assignments <= kThreads) {
+    launch_place<1, true>(args, 1, stream);
+  } else if (args.num_assignments <= kMaxAlone) {
+    launch_place<kRoundsAlone, true>(args, 1, stream);
   } else {
     launch(count_kernel, {.grid = dim3(static_cast<unsigned>(num_blocks)), .block = dim3(kThreads)},
            stream, args);
-    launch_place<kRoundsShared>(args, num_blocks, stream);
+    launch_place<kRoundsShared, false>(args, num_blocks, stream);
   }
 }
 

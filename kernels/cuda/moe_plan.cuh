@@ -1,7 +1,8 @@
-// Placing assignments by expert, by one block: shared by plan_moe and the router.
+// The part of plan_moe that runs within a block.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/moe_plan.h"
 
@@ -15,35 +16,43 @@ struct PlaceMemory {
   int32_t block_start[kMaxExperts];  // place of the block's first row of the expert
   int32_t first_row[kMaxExperts + 1];
   int32_t first_tile[kMaxExperts + 1];
+  static constexpr bool kKeepsSlots = kMaxExperts <= 512;  // else there is no room
+  int32_t slots[kKeepsSlots ? kMaxExperts : 1];
   // Of each warp, how many of an expert it has; then how many the warps before it have.
   uint16_t warp_counts[kWarps][kMaxExperts];
 };
 
 /// Rows in the low half, tiles in the high half.
-__device__ __forceinline__ uint64_t rows_and_tiles(int32_t rows, int tile_rows) {
-  const auto tiles = static_cast<uint32_t>((rows + tile_rows - 1) / tile_rows);
-  return uint64_t{tiles} << 32 | static_cast<uint32_t>(rows);
+template <typename Sum>
+__device__ __forceinline__ Sum rows_and_tiles(int32_t rows, int tile_rows) {
+  return static_cast<Sum>((rows + tile_rows - 1) / tile_rows) << (sizeof(Sum) * 4) |
+         static_cast<Sum>(rows);
+}
+template <typename Sum>
+__device__ __forceinline__ int32_t rows_of(Sum sum) {
+  return static_cast<int32_t>(sum & ((Sum{1} << (sizeof(Sum) * 4)) - 1));
+}
+template <typename Sum>
+__device__ __forceinline__ int32_t tiles_of(Sum sum) {
+  return static_cast<int32_t>(sum >> (sizeof(Sum) * 4));
 }
 
 /// The sum of the threads' values before this one's. `sums` has room for a value per warp.
-template <int kWarps>
-__device__ __forceinline__ uint64_t exclusive_block_scan(uint64_t value, uint64_t (&sums)[kWarps]) {
+template <typename Sum, int kWarps>
+__device__ __forceinline__ Sum exclusive_block_scan(Sum value, uint64_t (&sums)[kWarps]) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const auto inclusive_warp_scan = [&](uint64_t x) {
+  Sum inclusive = value;
 #pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const uint64_t before = __shfl_up_sync(0xFFFFFFFFu, x, distance);
-      if (lane >= distance) x += before;
-    }
-    return x;
-  };
-  const uint64_t inclusive = inclusive_warp_scan(value);
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const Sum before = __shfl_up_sync(0xFFFFFFFFu, inclusive, distance);
+    if (lane >= distance) inclusive += before;
+  }
   if (lane == 31) sums[warp] = inclusive;
   __syncthreads();
-  uint64_t before = 0;
+  Sum before = 0;
 #pragma unroll
-  for (int w = 0; w < kWarps - 1; ++w) before += w < warp ? sums[w] : 0;
+  for (int w = 0; w < kWarps - 1; ++w) before += w < warp ? static_cast<Sum>(sums[w]) : 0;
   return before + inclusive - value;
 }
 
@@ -52,6 +61,7 @@ __device__ __forceinline__ uint64_t exclusive_block_scan(uint64_t value, uint64_
 template <int kThreads, int kMaxExperts>
 __device__ __forceinline__ void clear_counts(int num_experts,
                                              PlaceMemory<kThreads, kMaxExperts>& memory) {
+#pragma unroll 1
   for (int e = threadIdx.x; e < num_experts; e += kThreads) {
 #pragma unroll
     for (int w = 0; w < kThreads / 32; ++w) memory.warp_counts[w][e] = 0;
@@ -62,12 +72,15 @@ __device__ __forceinline__ void clear_counts(int num_experts,
 /// 32 consecutive ones; the place of one is where the expert's rows start, plus those of earlier
 /// shares (counted in args.plan.scratch), earlier warps, earlier rounds and lower lanes: so the
 /// order within an expert is that of the numbers. Then it writes its part of the tiles.
-template <int kRounds, int kThreads, int kMaxExperts>
+template <int kRounds, bool kIsAlone, int kThreads, int kMaxExperts>
 __device__ __forceinline__ void place_share(const MoePlanArgs& args,
                                             int share_idx,
                                             int num_shares,
                                             PlaceMemory<kThreads, kMaxExperts>& memory) {
   constexpr int kWarps = kThreads / 32;
+  // A share alone has few enough rows for sums of two 16-bit halves.
+  using Sum = std::conditional_t<kIsAlone, uint32_t, uint64_t>;
+  static_assert(!kIsAlone || kRounds * kThreads < 1 << 16);
   constexpr int kMaxPerThread = (kMaxExperts + kThreads - 1) / kThreads;
   const int num_experts = args.num_experts;
   const int lane = threadIdx.x % 32;
@@ -80,7 +93,13 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
 #pragma unroll
   for (int round = 0; round < kRounds; ++round) {
     const int64_t i = first + round * 32;
-    expert[round] = i < args.num_assignments ? __ldcg(args.experts + i) : -1;
+    expert[round] = i < args.num_assignments ? args.experts[i] : -1;
+  }
+  if constexpr (memory.kKeepsSlots) {
+#pragma unroll 1
+    for (int e = threadIdx.x; e < num_experts; e += kThreads) {
+      memory.slots[e] = args.slot_of_expert[e];
+    }
   }
 #pragma unroll
   for (int round = 0; round < kRounds; ++round) {
@@ -103,7 +122,7 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
   const int first_expert = static_cast<int>(threadIdx.x) * per_thread;
   int32_t rows[kMaxPerThread] = {};
   int32_t rows_before[kMaxPerThread] = {};
-  uint64_t sum = 0;
+  Sum sum = 0;
 #pragma unroll
   for (int j = 0; j < kMaxPerThread; ++j) {
     const int e = first_expert + j;
@@ -115,7 +134,7 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
       memory.warp_counts[w][e] = static_cast<uint16_t>(in_share);
       in_share += count;
     }
-    if (num_shares == 1) {
+    if constexpr (kIsAlone) {
       rows[j] = in_share;
     } else {
 #pragma unroll 8
@@ -125,20 +144,20 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
         if (share < share_idx) rows_before[j] += count;
       }
     }
-    sum += rows_and_tiles(rows[j], args.plan.tile_rows);
+    sum += rows_and_tiles<Sum>(rows[j], args.plan.tile_rows);
   }
-  uint64_t start = exclusive_block_scan<kWarps>(sum, memory.scan_sums);
+  Sum start = exclusive_block_scan(sum, memory.scan_sums);
 #pragma unroll
   for (int j = 0; j < kMaxPerThread; ++j) {
     const int e = first_expert + j;
     if (j >= per_thread || e >= num_experts) continue;
-    memory.first_row[e] = static_cast<int32_t>(start);
-    memory.first_tile[e] = static_cast<int32_t>(start >> 32);
-    memory.block_start[e] = static_cast<int32_t>(start) + rows_before[j];
-    start += rows_and_tiles(rows[j], args.plan.tile_rows);
+    memory.first_row[e] = rows_of(start);
+    memory.first_tile[e] = tiles_of(start);
+    memory.block_start[e] = rows_of(start) + rows_before[j];
+    start += rows_and_tiles<Sum>(rows[j], args.plan.tile_rows);
     if (e == num_experts - 1) {
-      memory.first_row[num_experts] = static_cast<int32_t>(start);
-      memory.first_tile[num_experts] = static_cast<int32_t>(start >> 32);
+      memory.first_row[num_experts] = rows_of(start);
+      memory.first_tile[num_experts] = tiles_of(start);
     }
   }
   __syncthreads();
@@ -154,10 +173,12 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
   // The tiles: one per thread, whose expert is the last that starts at it or before.
   const int32_t num_tiles = memory.first_tile[num_experts];
   if (share_idx == 0 && threadIdx.x == 0) *args.plan.num_tiles = num_tiles;
+#pragma unroll 1
   for (int32_t tile = share_idx * kThreads + static_cast<int32_t>(threadIdx.x); tile < num_tiles;
        tile += num_shares * kThreads) {
     int low = 0;
     int high = num_experts;  // first_tile[low] <= tile < first_tile[high]
+#pragma unroll 1
     while (high - low > 1) {
       const int middle = (low + high) / 2;
       (memory.first_tile[middle] <= tile ? low : high) = middle;
@@ -168,7 +189,7 @@ __device__ __forceinline__ void place_share(const MoePlanArgs& args,
         .expert = low,
         .first = start_row,
         .num_rows = min(args.plan.tile_rows, memory.first_row[low + 1] - start_row),
-        .slot = args.slot_of_expert[low]};
+        .slot = memory.kKeepsSlots ? memory.slots[low] : args.slot_of_expert[low]};
   }
 }
 

@@ -20,82 +20,82 @@ constexpr int kPlainThreads = 256;
 // the block has synchronised again.
 __device__ __forceinline__ float block_sum(float value, float (&sums)[kMaxWarps]) {
   value = warp_sum(value);
-  const int lane = threadIdx.x % kWarpLanes;
-  if (lane == 0) sums[threadIdx.x / kWarpLanes] = value;
+  if (threadIdx.x % kWarpLanes == 0) sums[threadIdx.x / kWarpLanes] = value;
   __syncthreads();
-  const int num_warps = blockDim.x / kWarpLanes;
-  return warp_sum(lane < num_warps ? sums[lane] : 0.0f);
+  const int lane = threadIdx.x % kWarpLanes;
+  return warp_sum(lane < static_cast<int>(blockDim.x) / kWarpLanes ? sums[lane] : 0.0f);
 }
 
-__device__ __forceinline__ float inverse_rms(float sum_of_squares, const AddRmsNormArgs& args) {
-  return 1.0f / sqrtf(sum_of_squares / static_cast<float>(args.hidden.num_cols) + args.eps);
-}
-
-__device__ __forceinline__ void load_delta_8(const Tensor& delta,
-                                             int64_t row,
-                                             int64_t col,
-                                             float (&values)[8]) {
-  if (delta.dtype == DType::kBF16) {
-    load_8(row_of<__nv_bfloat16>(delta, row) + col, values);
+template <int kWidth>
+__device__ __forceinline__ void load_row_part(const Tensor& tensor,
+                                              int64_t row,
+                                              int64_t col,
+                                              float (&values)[kWidth]) {
+  if (tensor.dtype == DType::kBF16) {
+    load_values(row_of<const __nv_bfloat16>(tensor, row) + col, values);
   } else {
-    load_8(row_of<float>(delta, row) + col, values);
+    load_values(row_of<const float>(tensor, row) + col, values);
+  }
+}
+template <int kWidth>
+__device__ __forceinline__ void store_row_part(const Tensor& tensor,
+                                               int64_t row,
+                                               int64_t col,
+                                               const float (&values)[kWidth]) {
+  if (tensor.dtype == DType::kBF16) {
+    store_values(row_of<__nv_bfloat16>(tensor, row) + col, values);
+  } else {
+    store_values(row_of<float>(tensor, row) + col, values);
   }
 }
 
-__device__ __forceinline__ void store_out_8(const Tensor& out,
-                                            int64_t row,
-                                            int64_t col,
-                                            const float (&values)[8]) {
-  if (out.dtype == DType::kBF16) {
-    store_8(row_of<__nv_bfloat16>(out, row) + col, values);
-  } else {
-    store_8(row_of<float>(out, row) + col, values);
-  }
-}
-
-// A block per row at a time. Thread i of n holds columns [8 i, 8 i + 8) and those 8 n further on.
-template <int kChunks>
+// A block per row at a time. Thread i of n holds columns [i w, i w + w), w being kWidth, and those
+// n w further on, kChunks times.
+template <int kWidth, int kChunks>
 __global__ void __launch_bounds__(kMaxThreads) add_rms_norm_kernel(AddRmsNormArgs args) {
   __shared__ float sums[2][kMaxWarps];
-  const int64_t num_cols = args.hidden.num_cols;
-  const auto col_of = [&](int chunk) { return (int64_t{chunk} * blockDim.x + threadIdx.x) * 8; };
-  float weight[kChunks][8];
+  const int num_cols = static_cast<int>(args.hidden.num_cols);
+  const auto col_of = [&](int chunk) {
+    return (chunk * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kWidth;
+  };
+  float weight[kChunks][kWidth];
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    if (col_of(c) < num_cols) load_8(args.weight + col_of(c), weight[c]);
+    if (col_of(c) < num_cols) load_values(args.weight + col_of(c), weight[c]);
   }
+  const float inverse_cols = 1.0f / static_cast<float>(num_cols);
   let_next_kernel_start();
   wait_for_previous_kernels();
 
   int parity = 0;
   for (int64_t row = blockIdx.x; row < args.hidden.num_rows; row += gridDim.x, parity ^= 1) {
-    float x[kChunks][8];
+    float x[kChunks][kWidth];
     float sum_of_squares = 0;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
-      const int64_t col = col_of(c);
+      const int col = col_of(c);
       if (col >= num_cols) continue;
       float* const hidden = row_of<float>(args.hidden, row) + col;
-      load_8(hidden, x[c]);
+      load_values(hidden, x[c]);
       if (args.delta.data != nullptr) {
-        float delta[8];
-        load_delta_8(args.delta, row, col, delta);
+        float delta[kWidth];
+        load_row_part(args.delta, row, col, delta);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) x[c][i] += delta[i];
-        store_8(hidden, x[c]);
+        for (int i = 0; i < kWidth; ++i) x[c][i] += delta[i];
+        store_values(hidden, x[c]);
       }
 #pragma unroll
-      for (int i = 0; i < 8; ++i) sum_of_squares += x[c][i] * x[c][i];
+      for (int i = 0; i < kWidth; ++i) sum_of_squares += x[c][i] * x[c][i];
     }
-    const float scale = inverse_rms(block_sum(sum_of_squares, sums[parity]), args);
+    const float scale = rsqrtf(block_sum(sum_of_squares, sums[parity]) * inverse_cols + args.eps);
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
-      const int64_t col = col_of(c);
+      const int col = col_of(c);
       if (col >= num_cols) continue;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x[c][i] *= scale * weight[c][i];
-      store_out_8(args.out, row, col, x[c]);
-      if (args.out_f32.data != nullptr) store_8(row_of<float>(args.out_f32, row) + col, x[c]);
+      for (int i = 0; i < kWidth; ++i) x[c][i] *= scale * weight[c][i];
+      store_row_part(args.out, row, col, x[c]);
+      if (args.out_f32.data != nullptr) store_values(row_of<float>(args.out_f32, row) + col, x[c]);
     }
   }
 }
@@ -118,7 +118,8 @@ __global__ void __launch_bounds__(kPlainThreads) plain_add_rms_norm_kernel(AddRm
     }
     sum_of_squares += x * x;
   }
-  const float scale = inverse_rms(block_sum(sum_of_squares, sums), args);
+  const float scale =
+      rsqrtf(block_sum(sum_of_squares, sums) / static_cast<float>(args.hidden.num_cols) + args.eps);
   for (int64_t col = threadIdx.x; col < args.hidden.num_cols; col += kPlainThreads) {
     const float x = hidden[col] * (scale * args.weight[col]);
     if (args.out.dtype == DType::kBF16) {
@@ -135,14 +136,14 @@ bool is_wide(const Tensor& tensor) {
          has_aligned_rows(tensor.data, tensor.row_stride * dtype_bytes(tensor.dtype));
 }
 
-template <int kChunks>
+template <int kWidth, int kChunks>
 void launch_wide(const AddRmsNormArgs& args, cudaStream_t stream) {
   const int64_t num_threads =
-      ceil_div<int64_t>(ceil_div<int64_t>(args.hidden.num_cols, 8 * kChunks), kWarpLanes) *
+      ceil_div<int64_t>(ceil_div<int64_t>(args.hidden.num_cols, kWidth * kChunks), kWarpLanes) *
       kWarpLanes;
   // As many blocks as are resident at once; each keeps the weights for its further rows.
   const int64_t num_resident = device_traits().num_sms * (kMaxThreads / num_threads);
-  launch(add_rms_norm_kernel<kChunks>,
+  launch(add_rms_norm_kernel<kWidth, kChunks>,
          {.grid = dim3(static_cast<unsigned>(std::min(args.hidden.num_rows, num_resident))),
           .block = dim3(static_cast<unsigned>(num_threads))},
          stream, args);
@@ -163,10 +164,12 @@ void add_rms_norm(const AddRmsNormArgs& args, cudaStream_t stream) {
   if (num_rows == 0 || num_cols == 0) return;
   const bool wide = num_cols % 8 == 0 && is_wide(args.hidden) && is_wide(args.delta) &&
                     is_wide(args.out) && is_wide(args.out_f32) && has_aligned_rows(args.weight, 0);
-  if (wide && num_cols <= kMaxThreads * 8) {
-    launch_wide<1>(args, stream);
+  if (wide && num_cols <= kMaxThreads * 4 && num_rows <= device_traits().num_sms) {
+    launch_wide<4, 1>(args, stream);  // a row's time is that of a thread: as many as there can be
+  } else if (wide && num_cols <= kMaxThreads * 8) {
+    launch_wide<8, 1>(args, stream);
   } else if (wide && num_cols <= kMaxThreads * 16) {
-    launch_wide<2>(args, stream);
+    launch_wide<8, 2>(args, stream);
   } else {
     launch(plain_add_rms_norm_kernel,
            {.grid = dim3(static_cast<unsigned>(num_rows)), .block = dim3(kPlainThreads)}, stream,

@@ -1,12 +1,9 @@
 #include "kernels/cuda/router.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <string>
-#include <type_traits>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/moe_plan.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/router_logits.h"
 #include "kernels/cuda/row_access.cuh"
@@ -73,6 +70,7 @@ __device__ void keep_best_groups(const RouterArgs& args,
     if (group >= args.num_groups) continue;
     float best = -INFINITY;
     float second = -INFINITY;
+#pragma unroll 1
     for (int j = 0; j < group_size; ++j) {
       const float score = choice[group * group_size + j];
       if (score > best) {
@@ -84,6 +82,7 @@ __device__ void keep_best_groups(const RouterArgs& args,
     }
     group_keys[i] = key_of(group_size == 1 ? best : best + second);
   }
+#pragma unroll 1
   for (int i = 0; i < args.top_groups; ++i) take_best(group_keys, lane);
   // Those taken are out; tell the lanes that hold their experts.
   __syncwarp();
@@ -100,48 +99,22 @@ __device__ void keep_best_groups(const RouterArgs& args,
   }
 }
 
-// Up to so many tokens each has a block, whose warps share the adding up; with more, a warp each.
-constexpr int64_t kMaxBlockTokens = 256;
-// What the block that makes the plan can hold.
-constexpr int kPlanRounds = 4;
-constexpr int kMaxPlanExperts = 512;
-
-struct NoPlan {};
-
-// The logits of the warp's token: element i of a lane is that of expert i * 32 + lane. Warps that
-// share a token add up every fourth slice each; the first of them has the result.
-template <int kPerLane, bool kSharesToken>
+// The logits of a token: element i of a lane is that of expert i * 32 + lane.
+template <int kPerLane>
 __device__ __forceinline__ void add_up_logits(const float* partial,
                                               int64_t slice_stride,
                                               int num_slices,
                                               int num_experts,
-                                              float* sums,
                                               float (&logits)[kPerLane]) {
   const int lane = threadIdx.x % kWarpLanes;
-  const int warp = threadIdx.x / kWarpLanes;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) logits[i] = 0;
-#pragma unroll 4
-  for (int s = kSharesToken ? warp : 0; s < num_slices; s += kSharesToken ? kWarps : 1) {
+#pragma unroll 2
+  for (int s = 0; s < num_slices; ++s) {
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
       const int expert = i * kWarpLanes + lane;
       if (expert < num_experts) logits[i] += partial[s * slice_stride + expert];
-    }
-  }
-  if constexpr (kSharesToken) {
-    if (num_slices == 1) return;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      sums[(warp * kPerLane + i) * kWarpLanes + lane] = logits[i];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) {
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i) {
-        logits[i] += sums[(w * kPerLane + i) * kWarpLanes + lane];
-      }
     }
   }
 }
@@ -239,7 +212,20 @@ __device__ __forceinline__ void load_correction(const RouterArgs& args,
   }
 }
 
-// Many tokens: a warp each.
+// Adds further slices to the first, a thread per sum.
+__global__ void __launch_bounds__(kThreads)
+    add_slices_kernel(float* partial, int64_t slice_size, int num_slices) {
+  let_next_kernel_start();
+  wait_for_previous_kernels();
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= slice_size) return;
+  float sum = 0;
+#pragma unroll 16
+  for (int s = 0; s < num_slices; ++s) sum += partial[s * slice_size + i];
+  partial[i] = sum;
+}
+
+// A warp per token, for many tokens, and for many experts or groups of them.
 template <int kPerLane>
 __global__ void __launch_bounds__(kThreads)
     choose_experts_kernel(RouterArgs args, const float* partial, int num_slices) {
@@ -253,60 +239,167 @@ __global__ void __launch_bounds__(kThreads)
   wait_for_previous_kernels();
   if (token >= args.x.num_rows) return;
   float logits[kPerLane];
-  add_up_logits<kPerLane, false>(partial + token * args.num_experts,
-                                 args.x.num_rows * args.num_experts, num_slices, args.num_experts,
-                                 nullptr, logits);
+  add_up_logits(partial + token * args.num_experts, args.x.num_rows * args.num_experts, num_slices,
+                args.num_experts, logits);
   choose_for_token(args, token, logits, correction, score[warp], choice[warp]);
 }
 
-// Few tokens: a block each. With a plan to make, the block that is done last makes it.
-template <int kPerLane, bool kMakesPlan>
-__global__ void __launch_bounds__(kThreads) choose_experts_by_block_kernel(
-    RouterArgs args, const float* partial, int num_slices, MoePlanArgs plan, int32_t* ticket) {
-  __shared__ float sums[kWarps * kPerLane * kWarpLanes];
-  __shared__ float score[kPerLane * kWarpLanes];
-  __shared__ float choice[kPerLane * kWarpLanes];
-  __shared__ std::conditional_t<kMakesPlan, PlaceMemory<kThreads, kMaxPlanExperts>, NoPlan> memory;
-  __shared__ bool is_last;
-  const int64_t token = blockIdx.x;
-  float correction[kPerLane];
-  load_correction(args, correction);
-  if constexpr (kMakesPlan) clear_counts(plan.num_experts, memory);
-  let_next_kernel_start();
-  wait_for_previous_kernels();
-  float logits[kPerLane];
-  add_up_logits<kPerLane, true>(partial + token * args.num_experts,
-                                args.x.num_rows * args.num_experts, num_slices, args.num_experts,
-                                sums, logits);
-  if (threadIdx.x < kWarpLanes) {
-    choose_for_token(args, token, logits, correction, score, choice);
-    if (kMakesPlan) {
-      // What the lanes have written comes before the ticket.
-      if (gridDim.x > 1) __threadfence();
-      __syncwarp();
-      if (threadIdx.x == 0) {
-        is_last = gridDim.x == 1 || atomicAdd(ticket, 1) == static_cast<int>(gridDim.x) - 1;
-      }
-    }
+// --- Few tokens: a block per token, a thread per expert, so that nothing is done one after the
+// other: the place of an expert among the chosen is how many others are better.
+
+constexpr int64_t kMaxBlockTokens = 256;
+constexpr int kBlockExperts = 128;
+constexpr int kMaxShares = 4;  // of the slices, each added up by threads of its own
+constexpr int kBlockWarps = kBlockExperts / kWarpLanes;
+
+// How many of keys[first, end) are larger than the limit.
+__device__ __forceinline__ int count_larger(const uint32_t (&keys)[kBlockExperts],
+                                            int first,
+                                            int end,
+                                            uint32_t limit) {
+  int num_larger = 0;
+#pragma unroll 2
+  for (int j = first; j < end; j += 4) {
+    const uint4 four = *reinterpret_cast<const uint4*>(&keys[j]);
+    num_larger += (four.x > limit) + (four.y > limit) + (four.z > limit) + (four.w > limit);
   }
-  if constexpr (kMakesPlan) {
-    __syncthreads();
-    if (!is_last) return;
-    if (gridDim.x > 1) __threadfence();
-    place_share<kPlanRounds>(plan, 0, 1, memory);
-  }
+  return num_larger;
 }
 
-template <int kPerLane, bool kMakesPlan>
-void launch_by_block(const RouterArgs& args,
-                     const float* partial,
-                     int num_slices,
-                     const MoePlanArgs& plan,
-                     int32_t* ticket,
-                     cudaStream_t stream) {
-  launch(choose_experts_by_block_kernel<kPerLane, kMakesPlan>,
-         {.grid = dim3(static_cast<unsigned>(args.x.num_rows)), .block = dim3(kThreads)}, stream,
-         args, partial, num_slices, plan, ticket);
+// How many of the keys are larger than the thread's own, or equal and of a lower index. Loops stay
+// loops in this kernel: it runs once through, and fetching instructions would take longer.
+__device__ __forceinline__ int count_better(const uint32_t (&keys)[kBlockExperts], uint32_t own) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int first_of_warp = static_cast<int>(threadIdx.x) - lane;
+  // Equals of lower warps are better: larger than one less.
+  int num_better = count_larger(keys, 0, first_of_warp, own - 1) +
+                   count_larger(keys, first_of_warp + kWarpLanes, kBlockExperts, own);
+#pragma unroll 4
+  for (int j = 0; j < kWarpLanes; ++j) {
+    num_better += __shfl_sync(kAllLanes, own, j) > own - (j < lane ? 1 : 0);
+  }
+  return num_better;
+}
+
+// The plan of one token's choices, each its own tile: expert by expert.
+__device__ __forceinline__ void plan_one_token(const MoePlan& plan,
+                                               bool is_chosen,
+                                               int choice,
+                                               int32_t slot,
+                                               unsigned (&chosen_of_warp)[kBlockWarps]) {
+  const int expert = static_cast<int>(threadIdx.x);
+  const unsigned chosen = __ballot_sync(kAllLanes, is_chosen);
+  if (expert % kWarpLanes == 0) chosen_of_warp[expert / kWarpLanes] = chosen;
+  __syncthreads();
+  int place = __popc(chosen & ((1u << expert % kWarpLanes) - 1));
+  int num_chosen = 0;
+#pragma unroll
+  for (int w = 0; w < kBlockWarps; ++w) {
+    const int of_warp = __popc(chosen_of_warp[w]);
+    if (w < expert / kWarpLanes) place += of_warp;
+    num_chosen += of_warp;
+  }
+  if (is_chosen) {
+    plan.sorted[place] = choice;
+    plan.tiles[place] = {.expert = expert, .first = place, .num_rows = 1, .slot = slot};
+  }
+  if (expert == 0) *plan.num_tiles = num_chosen;
+}
+
+// A block of kBlockExperts by blockDim.y threads: those of each y add up their share of the slices,
+// and the first go on alone. Requires num_experts <= 128 and one group. With slot_of_expert !=
+// nullptr also writes the plan; then requires one token and no forced experts.
+__global__ void __launch_bounds__(kBlockExperts* kMaxShares)
+    choose_experts_by_block_kernel(RouterArgs args,
+                                   const float* partial,
+                                   int num_slices,
+                                   const int32_t* slot_of_expert,
+                                   MoePlan plan) {
+  __shared__ __align__(16) uint32_t keys[kBlockExperts];
+  __shared__ float scores[kBlockExperts];
+  __shared__ float shares[kMaxShares][kBlockExperts];
+  __shared__ float chosen_scores[kWarpLanes];
+  __shared__ uint32_t largest_of_warp[kBlockWarps];
+  __shared__ float total_of_warp[kBlockWarps];
+  __shared__ unsigned chosen_of_warp[kBlockWarps];
+  const int64_t token = blockIdx.x;
+  const int expert = static_cast<int>(threadIdx.x);
+  const int warp = expert / kWarpLanes;
+  const bool is_there = expert < args.num_experts;
+  const float correction = args.correction != nullptr && is_there ? args.correction[expert] : 0.0f;
+  const int64_t slice_stride = args.x.num_rows * args.num_experts;
+  const float* const from = partial + token * args.num_experts + expert;
+  let_next_kernel_start();
+  wait_for_previous_kernels();
+
+  float logit = 0;
+  if (is_there) {
+#pragma unroll 8
+    for (int s = threadIdx.y; s < num_slices; s += blockDim.y) logit += from[s * slice_stride];
+  }
+  const bool is_padding = args.num_valid != nullptr && token >= *args.num_valid;
+  const int32_t slot = slot_of_expert != nullptr && is_there ? slot_of_expert[expert] : 0;
+  if (blockDim.y > 1) {
+    shares[threadIdx.y][expert] = logit;
+    __syncthreads();
+    if (threadIdx.y > 0) return;
+#pragma unroll
+    for (int y = 1; y < kMaxShares; ++y) logit += shares[y][expert];
+  }
+  if (is_there && args.logits.data != nullptr) row_of<float>(args.logits, token)[expert] = logit;
+
+  float score = 0;
+  if (args.scoring == RouterScoring::kSigmoid) {
+    score = 1.0f / (1.0f + expf(-logit));
+  } else {
+    const uint32_t largest = __reduce_max_sync(kAllLanes, key_of(is_there ? logit : -INFINITY));
+    if (expert % kWarpLanes == 0) largest_of_warp[warp] = largest;
+    __syncthreads();
+    uint32_t largest_of_all = largest_of_warp[0];
+#pragma unroll
+    for (int w = 1; w < kBlockWarps; ++w) {
+      largest_of_all = max(largest_of_all, largest_of_warp[w]);
+    }
+    const float value = is_there ? expf(logit - score_of(largest_of_all)) : 0.0f;
+    const float sum = warp_sum(value);
+    if (expert % kWarpLanes == 0) total_of_warp[warp] = sum;
+    __syncthreads();
+    float total = total_of_warp[0];
+#pragma unroll
+    for (int w = 1; w < kBlockWarps; ++w) total += total_of_warp[w];
+    score = value / total;
+  }
+  const uint32_t key = is_there ? key_of(score + correction) : kOut;
+  keys[expert] = key;
+  scores[expert] = score;
+  __syncthreads();
+
+  const int num_better = count_better(keys, key);
+  const int rank = is_there ? num_better : kBlockExperts;
+  const bool is_chosen = rank < args.top_k && !is_padding;
+  if (args.forced == nullptr) {
+    if (rank < args.top_k) {
+      chosen_scores[rank] = score;
+      args.experts[token * args.top_k + rank] = is_padding ? -1 : expert;
+    }
+  } else if (expert < args.top_k) {
+    const int32_t forced = args.forced[token * args.top_k + expert];
+    chosen_scores[expert] = forced >= 0 ? scores[forced] : 0.0f;
+    args.experts[token * args.top_k + expert] = is_padding ? -1 : forced;
+  }
+  __syncthreads();
+  if (expert < args.top_k) {
+    float weight = chosen_scores[expert];
+    if (args.normalise_top_k) {
+      float sum = 0;
+#pragma unroll 4
+      for (int k = 0; k < args.top_k; ++k) sum += chosen_scores[k];
+      if (args.scoring == RouterScoring::kSigmoid) sum += 1e-20f;
+      weight /= sum;
+    }
+    args.weights[token * args.top_k + expert] = is_padding ? 0.0f : weight * args.scaling_factor;
+  }
+  if (slot_of_expert != nullptr) plan_one_token(plan, is_chosen, rank, slot, chosen_of_warp);
 }
 
 template <int kPerLane>
@@ -318,18 +411,6 @@ void launch_by_warp(const RouterArgs& args,
          {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(args.x.num_rows, kWarps))),
           .block = dim3(kThreads)},
          stream, args, partial, num_slices);
-}
-
-// Calls `action` with as many experts per lane, a constant, as hold num_experts.
-template <typename Action>
-void for_experts_per_lane(int num_experts, Action&& action) {
-  if (num_experts <= 4 * kWarpLanes) {
-    action(std::integral_constant<int, 4>());
-  } else if (num_experts <= 16 * kWarpLanes) {
-    action(std::integral_constant<int, 16>());
-  } else {
-    action(std::integral_constant<int, 32>());
-  }
 }
 
 void require_router(const RouterArgs& args) {
@@ -350,32 +431,40 @@ void require_router(const RouterArgs& args) {
                 std::to_string(args.top_k) + " of " + std::to_string(num_competing) + " experts");
 }
 
-// The workspace: a ticket, then the partial sums.
-constexpr int64_t kTicketBytes = 256;
-
-// Makes the plan too where plan != nullptr; then requires can_plan_too.
-void route(const RouterArgs& args, const MoePlanArgs* plan, void* workspace, cudaStream_t stream) {
-  const RouterLogitsPlan how =
-      plan_router_logits(args.x.num_rows, args.x.num_cols, args.num_experts);
-  auto* const ticket = static_cast<int32_t*>(workspace);
-  auto* const partial = reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + kTicketBytes);
-  router_logits(args, how, partial, ticket, stream);
-  for_experts_per_lane(args.num_experts, [&](auto per_lane) {
-    if (args.x.num_rows > kMaxBlockTokens) {
-      launch_by_warp<per_lane()>(args, partial, how.num_slices, stream);
-    } else if (plan == nullptr) {
-      launch_by_block<per_lane(), false>(args, partial, how.num_slices, {}, ticket, stream);
-    } else if constexpr (per_lane() * kWarpLanes <= kMaxPlanExperts) {
-      launch_by_block<per_lane(), true>(args, partial, how.num_slices, *plan, ticket, stream);
-    }
-  });
+bool has_block_per_token(const RouterArgs& args) {
+  return args.x.num_rows <= kMaxBlockTokens && args.num_experts <= kBlockExperts &&
+         args.num_groups == 1;
 }
 
-bool can_plan_too(const RouterArgs& args) {
-  const int64_t num_tokens = args.x.num_rows;
-  return num_tokens >= 1 && num_tokens * args.top_k <= kPlanRounds * kThreads &&
-         args.num_experts <= kMaxPlanExperts &&
-         plan_router_logits(num_tokens, args.x.num_cols, args.num_experts).token_tile < 64;
+// With plan != nullptr makes the plan too: for one token, see choose_experts_by_block_kernel.
+void route(const RouterArgs& args, const MoePlanArgs* plan, float* partial, cudaStream_t stream) {
+  const RouterLogitsPlan how =
+      plan_router_logits(args.x.num_rows, args.x.num_cols, args.num_experts);
+  router_logits(args, how, partial, stream);
+  if (has_block_per_token(args)) {
+    launch(choose_experts_by_block_kernel,
+           {.grid = dim3(static_cast<unsigned>(args.x.num_rows)),
+            .block = dim3(kBlockExperts, how.num_slices > 1 ? kMaxShares : 1)},
+           stream, args, partial, how.num_slices, plan == nullptr ? nullptr : plan->slot_of_expert,
+           plan == nullptr ? MoePlan() : plan->plan);
+    return;
+  }
+  int num_slices = how.num_slices;
+  if (num_slices > 2) {  // a warp would wait for one after the other
+    const int64_t slice_size = args.x.num_rows * args.num_experts;
+    launch(add_slices_kernel,
+           {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(slice_size, kThreads))),
+            .block = dim3(kThreads)},
+           stream, partial, slice_size, num_slices);
+    num_slices = 1;
+  }
+  if (args.num_experts <= 4 * kWarpLanes) {
+    launch_by_warp<4>(args, partial, num_slices, stream);
+  } else if (args.num_experts <= 16 * kWarpLanes) {
+    launch_by_warp<16>(args, partial, num_slices, stream);
+  } else {
+    launch_by_warp<32>(args, partial, num_slices, stream);
+  }
 }
 
 }  // namespace
@@ -386,13 +475,13 @@ int64_t router_workspace_bytes(int64_t max_tokens, int64_t hidden, int num_exper
   for (int64_t n = 1; n <= max_tokens; ++n) {
     max_rows = std::max(max_rows, n * plan_router_logits(n, hidden, num_experts).num_slices);
   }
-  return kTicketBytes + max_rows * num_experts * 4;
+  return max_rows * num_experts * 4;
 }
 
 void router(const RouterArgs& args, void* workspace, cudaStream_t stream) {
   AUGUR_NVTX_RANGE("router");
   require_router(args);
-  if (args.x.num_rows > 0) route(args, nullptr, workspace, stream);
+  if (args.x.num_rows > 0) route(args, nullptr, static_cast<float*>(workspace), stream);
 }
 
 void router_and_plan(const RouterArgs& args,
@@ -404,8 +493,8 @@ void router_and_plan(const RouterArgs& args,
   AUGUR_REQUIRE(plan.experts == args.experts && plan.num_experts == args.num_experts &&
                     plan.num_assignments == args.x.num_rows * args.top_k,
                 "the plan is of other choices");
-  if (can_plan_too(args)) {
-    route(args, &plan, workspace, stream);
+  if (args.x.num_rows == 1 && args.forced == nullptr && has_block_per_token(args)) {
+    route(args, &plan, static_cast<float*>(workspace), stream);
   } else {
     router(args, workspace, stream);
     plan_moe(plan, stream);

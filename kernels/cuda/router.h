@@ -20,13 +20,13 @@ int64_t router_workspace_bytes(int64_t max_tokens, int64_t hidden, int num_exper
 
 /// The contract is RouterArgs's. Requires num_experts <= 1024, top_k <= 32, and rows of x and
 /// weight that start at multiples of 16 bytes where hidden is a multiple of 4.
-///   workspace  router_workspace_bytes, 256-byte aligned
-/// Asynchronous on `stream`: two kernels. With few tokens bound by reading weight (4 B per value),
-/// with many by reading x or by the tensor cores: 6 flops per value of x and expert.
+///   workspace  router_workspace_bytes, 16-byte aligned
+/// Asynchronous on `stream`: two or three kernels. With few tokens bound by reading weight (4 B per
+/// value), with many by reading x or by the tensor cores: 6 flops per value of x and expert.
 void router(const RouterArgs& args, void* workspace, cudaStream_t stream);
 int64_t bytes_moved(const RouterArgs& args);
 
-/// router(), then plan_moe() of what it chose: with few tokens without a kernel more.
+/// router(), then plan_moe() of what it chose: for a single token without a kernel more.
 ///   plan  its experts and num_assignments are those of `args`
 void router_and_plan(const RouterArgs& args,
                      const MoePlanArgs& plan,

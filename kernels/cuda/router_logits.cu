@@ -21,8 +21,7 @@ constexpr int64_t kMaxGemvCols = 4 * kGemvThreads * 4;
 // Thread i has columns [4 i, 4 i + 4) and those 1,024 further on, kVectors times. All of x is asked
 // for before any of it is used.
 template <int kVectors, int kMaxTokens>
-__global__ void __launch_bounds__(kGemvThreads)
-    gemv_kernel(RouterArgs args, float* logits, int32_t* ticket) {
+__global__ void __launch_bounds__(kGemvThreads) gemv_kernel(RouterArgs args, float* logits) {
   __shared__ float sums[kMaxTokens][kGemvWarps];
   const int64_t hidden = args.x.num_cols;
   const int expert = blockIdx.x;
@@ -50,7 +49,6 @@ __global__ void __launch_bounds__(kGemvThreads)
       }
     }
   }
-  if (expert == 0 && threadIdx.x == 0) *ticket = 0;
 #pragma unroll
   for (int token = 0; token < kMaxTokens; ++token) {
     float sum = 0;
@@ -83,14 +81,22 @@ __device__ __forceinline__ uint32_t tile_offset(int row, int chunk) {
   return static_cast<uint32_t>(row * (kStepCols * 2) + ((chunk ^ (row / 2 % 4)) * 16));
 }
 
-// Eight values of a row, zero past the end of the row or of the matrix.
-__device__ __forceinline__ void load_row_part(
-    const float* row, int64_t col, int64_t end, bool is_wide, float (&values)[8]) {
-  if (is_wide && col + 8 <= end) {
-    load_8(row + col, values);
+// Eight values of a row, zero past the end. kIsWide: rows are multiples of 8 long, so that either
+// all eight are there or none.
+template <bool kIsWide>
+__device__ __forceinline__ void load_row_part(const float* row,
+                                              int64_t col,
+                                              int64_t end,
+                                              float (&values)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values[i] = 0;
+  if constexpr (kIsWide) {
+    if (col < end) load_values(row + col, values);
   } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) values[i] = col + i < end ? row[col + i] : 0.0f;
+    for (int i = 0; i < 8; ++i) {
+      if (col + i < end) values[i] = row[col + i];
+    }
   }
 }
 
@@ -106,8 +112,9 @@ __device__ __forceinline__ void split_8(const float (&values)[8], uint4& high, u
   split_pair(values[6], values[7], high.w, low.w);
 }
 
-// Few tokens: small tiles, long steps. What counts is the time to the first byte, so a step of a
-// row is asked for at once, and the weights before the kernels ahead have ended.
+// Few tokens: a block has one tile and all of its slice of the columns at once. What counts is the
+// time to the first byte, so everything is asked for together, the weights before the kernels ahead
+// have ended; and the time to fetch instructions, so nothing is there twice.
 constexpr int kSmallExperts = 32;
 constexpr int kSmallCols = 128;
 constexpr int kSmallChunks = kSmallCols / 8;
@@ -119,127 +126,120 @@ __device__ __forceinline__ uint32_t small_offset(int row, int chunk) {
 }
 
 // Warp w has experts [8 w, 8 w + 8) of the tile, and all its tokens.
-template <int kTokens>
-__global__ void __launch_bounds__(kSmallThreads) small_split_product_kernel(
-    RouterArgs args, RouterLogitsPlan plan, bool is_wide, float* partial, int32_t* ticket) {
+template <int kTokens, bool kIsWide>
+__global__ void __launch_bounds__(kSmallThreads)
+    small_split_product_kernel(RouterArgs args, float* partial) {
   constexpr int kRows = kTokens + kSmallExperts;  // the tokens' before the experts'
   constexpr int kTokenParts = kTokens * kSmallChunks / kSmallThreads;
   constexpr int kExpertParts = kSmallExperts * kSmallChunks / kSmallThreads;
+  constexpr int kRowsPerPart = kSmallThreads / kSmallChunks;
   constexpr int kFragments = kTokens / 16;
   __shared__ __align__(128) unsigned char tiles[2][kRows * kSmallCols * 2];  // high, low parts
-  const int64_t num_tokens = args.x.num_rows;
-  const int64_t hidden = args.x.num_cols;
-  const int64_t first_token = int64_t{blockIdx.x} * kTokens;
+  const int num_tokens = static_cast<int>(args.x.num_rows);
+  const int num_experts = args.num_experts;
+  const int hidden = static_cast<int>(args.x.num_cols);
+  const int first_token = static_cast<int>(blockIdx.x) * kTokens;
   const int first_expert = static_cast<int>(blockIdx.y) * kSmallExperts;
-  const int64_t first_col = blockIdx.z * plan.slice_cols;
-  const int64_t end_col = min(hidden, first_col + plan.slice_cols);
   const int lane = threadIdx.x % kWarpLanes;
   const int warp = threadIdx.x / kWarpLanes;
+  const int chunk = threadIdx.x % kSmallChunks;  // of every part of the thread
+  const int row = threadIdx.x / kSmallChunks;    // of its first part
+  const int col = static_cast<int>(blockIdx.z) * kSmallCols + chunk * 8;
 
-  const auto row_of_part = [](int p) {
-    return (p * kSmallThreads + static_cast<int>(threadIdx.x)) / kSmallChunks;
-  };
-  const int chunk = threadIdx.x % kSmallChunks;  // of every part
-  static_assert(kSmallThreads % kSmallChunks == 0);
   float weights[kExpertParts][8];
-  const auto bring_weights = [&](int64_t col) {
 #pragma unroll
-    for (int p = 0; p < kExpertParts; ++p) {
-      const int expert = first_expert + row_of_part(p);
-      load_row_part(args.weight + int64_t{expert} * hidden, col + chunk * 8,
-                    expert < args.num_experts ? end_col : 0, is_wide, weights[p]);
-    }
-  };
+  for (int p = 0; p < kExpertParts; ++p) {
+    const int expert = first_expert + row + p * kRowsPerPart;
+    load_row_part<kIsWide>(args.weight + int64_t{expert} * hidden, col,
+                           expert < num_experts ? hidden : 0, weights[p]);
+  }
+  let_next_kernel_start();
+  wait_for_previous_kernels();
   float x[kTokenParts][8];
-  const auto bring_x = [&](int64_t col) {
 #pragma unroll
-    for (int p = 0; p < kTokenParts; ++p) {
-      const int64_t token = first_token + row_of_part(p);
-      load_row_part(row_of<const float>(args.x, token), col + chunk * 8,
-                    token < num_tokens ? end_col : 0, is_wide, x[p]);
-    }
-  };
-  const auto put = [&](int row, const float(&values)[8]) {
+  for (int p = 0; p < kTokenParts; ++p) {
+    const int token = first_token + row + p * kRowsPerPart;
+    load_row_part<kIsWide>(row_of<const float>(args.x, token), col, token < num_tokens ? hidden : 0,
+                           x[p]);
+  }
+  const auto put = [&](int at_row, const float(&values)[8]) {
     uint4 high;
     uint4 low;
     split_8(values, high, low);
-    *reinterpret_cast<uint4*>(tiles[0] + small_offset(row, chunk)) = high;
-    *reinterpret_cast<uint4*>(tiles[1] + small_offset(row, chunk)) = low;
+    *reinterpret_cast<uint4*>(tiles[0] + small_offset(at_row, chunk)) = high;
+    *reinterpret_cast<uint4*>(tiles[1] + small_offset(at_row, chunk)) = low;
   };
-  bring_weights(first_col);
-  let_next_kernel_start();
-  wait_for_previous_kernels();
-  bring_x(first_col);
-  if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0 && threadIdx.x == 0) *ticket = 0;
+#pragma unroll
+  for (int p = 0; p < kExpertParts; ++p) put(kTokens + row + p * kRowsPerPart, weights[p]);
+#pragma unroll
+  for (int p = 0; p < kTokenParts; ++p) put(row + p * kRowsPerPart, x[p]);
+  __syncthreads();
 
   const uint32_t high = smem_address(tiles[0]);
   const uint32_t low = smem_address(tiles[1]);
   float sums[kFragments][4] = {};
-  for (int64_t col = first_col; col < end_col; col += kSmallCols) {
+#pragma unroll 2
+  for (int k = 0; k < kSmallCols / 32; ++k) {
+    // Eight experts by 32 columns; chunk 4 k + i in register i.
+    const uint32_t expert_part = small_offset(kTokens + warp * 8 + lane % 8, 4 * k + lane / 8);
+    uint32_t w_high[4];
+    uint32_t w_low[4];
+    load_matrix_x4(w_high, high + expert_part);
+    load_matrix_x4(w_low, low + expert_part);
 #pragma unroll
-    for (int p = 0; p < kExpertParts; ++p) put(kTokens + row_of_part(p), weights[p]);
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-    for (int p = 0; p < kTokenParts; ++p) put(row_of_part(p), x[p]);
-    __syncthreads();
-    if (col + kSmallCols < end_col) {
-      bring_weights(col + kSmallCols);
-      bring_x(col + kSmallCols);
-    }
-#pragma unroll
-    for (int k = 0; k < kSmallCols / 32; ++k) {
-      // Eight experts by 32 columns; chunk 4 k + i in register i.
-      const uint32_t expert_part = small_offset(kTokens + warp * 8 + lane % 8, 4 * k + lane / 8);
-      uint32_t w_high[4];
-      uint32_t w_low[4];
-      load_matrix_x4(w_high, high + expert_part);
-      load_matrix_x4(w_low, low + expert_part);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int m = 0; m < kFragments; ++m) {
-          const uint32_t token_part =
-              small_offset(m * 16 + lane % 16, 4 * k + 2 * half + lane / 16);
-          uint32_t x_high[4];
-          uint32_t x_low[4];
-          load_matrix_x4(x_high, high + token_part);
-          load_matrix_x4(x_low, low + token_part);
-          mma_16x8x16(sums[m], x_low, w_high[2 * half], w_high[2 * half + 1]);
-          mma_16x8x16(sums[m], x_high, w_low[2 * half], w_low[2 * half + 1]);
-          mma_16x8x16(sums[m], x_high, w_high[2 * half], w_high[2 * half + 1]);
-        }
+      for (int m = 0; m < kFragments; ++m) {
+        const uint32_t token_part = small_offset(m * 16 + lane % 16, 4 * k + 2 * half + lane / 16);
+        uint32_t x_high[4];
+        uint32_t x_low[4];
+        load_matrix_x4(x_high, high + token_part);
+        load_matrix_x4(x_low, low + token_part);
+        mma_16x8x16(sums[m], x_low, w_high[2 * half], w_high[2 * half + 1]);
+        mma_16x8x16(sums[m], x_high, w_low[2 * half], w_low[2 * half + 1]);
+        mma_16x8x16(sums[m], x_high, w_high[2 * half], w_high[2 * half + 1]);
       }
     }
-    __syncthreads();
   }
 
-  float* const to = partial + blockIdx.z * num_tokens * args.num_experts;
+  float* const to = partial + int64_t{blockIdx.z} * num_tokens * num_experts;
 #pragma unroll
   for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int64_t token = first_token + m * 16 + lane / 4 + i / 2 * 8;
+      const int token = first_token + m * 16 + lane / 4 + i / 2 * 8;
       const int expert = first_expert + warp * 8 + lane % 4 * 2 + i % 2;
-      if (token < num_tokens && expert < args.num_experts) {
-        to[token * args.num_experts + expert] = sums[m][i];
+      if (token < num_tokens && expert < num_experts) {
+        to[token * num_experts + expert] = sums[m][i];
       }
     }
   }
 }
 
 // Many tokens. A tile of kTokens x kExperts sums; kTokenWarps x kExpertWarps warps share it. While
-// the tensor cores work on one step of columns in shared memory, the next is on its way to
-// registers.
+// the tensor cores work on one step of columns in shared memory, the next goes there from
+// registers, and the one after is on its way to registers. Weights that are bf16 values, as those
+// of most models are, have no low parts: steps without any leave those products out.
 template <int kTokens, int kExperts, int kTokenWarps, int kExpertWarps>
+struct SplitTile {
+  static constexpr int kThreads = kTokenWarps * kExpertWarps * kWarpLanes;
+  static constexpr int kRows = kTokens + kExperts;  // the tokens' before the experts'
+  static constexpr int kPartBytes = kRows * kStepCols * 2;
+  static constexpr int64_t kSmemBytes = 2 * 2 * kPartBytes;  // two stages of high and low parts
+};
+
+template <int kTokens, int kExperts, int kTokenWarps, int kExpertWarps, bool kIsWide>
 __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
-    split_product_kernel(RouterArgs args, RouterLogitsPlan plan, bool is_wide, float* partial) {
-  constexpr int kThreads = kTokenWarps * kExpertWarps * kWarpLanes;
-  constexpr int kRows = kTokens + kExperts;
-  constexpr int kParts = kRows * kChunksPerRow / kThreads;  // chunks that a thread brings
-  static_assert(kRows * kChunksPerRow % kThreads == 0);
+    split_product_kernel(RouterArgs args, RouterLogitsPlan plan, float* partial) {
+  using Tile = SplitTile<kTokens, kExperts, kTokenWarps, kExpertWarps>;
+  constexpr int kParts = Tile::kRows * kChunksPerRow / Tile::kThreads;  // chunks a thread brings
+  static_assert(Tile::kRows * kChunksPerRow % Tile::kThreads == 0);
   constexpr int kTokenFragments = kTokens / kTokenWarps / 16;
   constexpr int kExpertPairs = kExperts / kExpertWarps / 16;
-  // Of each stage the high parts of all rows, tokens before experts, then the low parts.
-  __shared__ __align__(128) unsigned char tiles[2][2][kRows * kStepCols * 2];
+  extern __shared__ __align__(128) unsigned char tiles[];
+  const auto part_of = [](int stage, int which) {
+    return tiles + (stage * 2 + which) * Tile::kPartBytes;
+  };
 
   const int64_t num_tokens = args.x.num_rows;
   const int64_t hidden = args.x.num_cols;
@@ -252,6 +252,10 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
       static_cast<int>(threadIdx.x) / kWarpLanes % kTokenWarps * (kTokens / kTokenWarps);
   const int expert_base =
       static_cast<int>(threadIdx.x) / kWarpLanes / kTokenWarps * (kExperts / kExpertWarps);
+  const int chunk = threadIdx.x % kChunksPerRow;  // of every part
+  const auto row_of_part = [](int p) {
+    return (p * Tile::kThreads + static_cast<int>(threadIdx.x)) / kChunksPerRow;
+  };
   let_next_kernel_start();
   wait_for_previous_kernels();
 
@@ -259,78 +263,83 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
   const auto bring = [&](int64_t col) {
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      const int chunk = p * kThreads + static_cast<int>(threadIdx.x);
-      const int row = chunk / kChunksPerRow;
-      const float* from = nullptr;
-      if (row < kTokens) {
-        if (first_token + row < num_tokens) from = row_of<const float>(args.x, first_token + row);
-      } else if (first_expert + row - kTokens < args.num_experts) {
-        from = args.weight + int64_t{first_expert + row - kTokens} * hidden;
-      }
-      load_row_part(from, col + chunk % kChunksPerRow * 8, from == nullptr ? 0 : end_col, is_wide,
-                    parts[p]);
+      const int row = row_of_part(p);
+      const bool is_token = row < kTokens;
+      const bool is_there = is_token ? first_token + row < num_tokens
+                                     : first_expert + row - kTokens < args.num_experts;
+      const float* const from = is_token ? row_of<const float>(args.x, first_token + row)
+                                         : args.weight + (first_expert + row - kTokens) * hidden;
+      load_row_part<kIsWide>(from, col + chunk * 8, is_there ? end_col : 0, parts[p]);
     }
   };
+  // Returns whether any weight has a low part.
   const auto put = [&](int stage) {
+    uint32_t low_bits = 0;
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      const int chunk = p * kThreads + static_cast<int>(threadIdx.x);
-      const uint32_t offset = tile_offset(chunk / kChunksPerRow, chunk % kChunksPerRow);
       uint4 high;
       uint4 low;
       split_8(parts[p], high, low);
-      *reinterpret_cast<uint4*>(tiles[stage][0] + offset) = high;
-      *reinterpret_cast<uint4*>(tiles[stage][1] + offset) = low;
+      const int row = row_of_part(p);
+      *reinterpret_cast<uint4*>(part_of(stage, 0) + tile_offset(row, chunk)) = high;
+      *reinterpret_cast<uint4*>(part_of(stage, 1) + tile_offset(row, chunk)) = low;
+      if (row >= kTokens) low_bits |= low.x | low.y | low.z | low.w;
     }
+    return low_bits != 0;
   };
 
   float sums[kTokenFragments][2 * kExpertPairs][4] = {};
-  const auto multiply = [&](int stage) {
-    const uint32_t high = smem_address(tiles[stage][0]);
-    const uint32_t low = smem_address(tiles[stage][1]);
+  // Columns [16 k, 16 k + 16) of the step.
+  const auto multiply = [&](int stage, int k, bool has_low) {
+    const uint32_t high = smem_address(part_of(stage, 0));
+    const uint32_t low = smem_address(part_of(stage, 1));
+    const auto token_offset = [&](int m) {
+      return tile_offset(token_base + m * 16 + lane % 16, 2 * k + lane / 16);
+    };
+    // Sixteen experts: chunks 2 k and 2 k + 1 of the first eight, then of the others.
+    const auto expert_offset = [&](int n) {
+      return tile_offset(kTokens + expert_base + n * 16 + lane / 16 * 8 + lane % 8,
+                         2 * k + lane / 8 % 2);
+    };
+    const auto add_products = [&](const uint32_t(&x)[kTokenFragments][4],
+                                  const uint32_t(&w)[kExpertPairs][4]) {
 #pragma unroll
-    for (int k = 0; k < kStepCols / 16; ++k) {
-      uint32_t x_high[kTokenFragments][4];
-      uint32_t x_low[kTokenFragments][4];
-#pragma unroll
-      for (int m = 0; m < kTokenFragments; ++m) {
-        const uint32_t offset = tile_offset(token_base + m * 16 + lane % 16, 2 * k + lane / 16);
-        load_matrix_x4(x_high[m], high + offset);
-        load_matrix_x4(x_low[m], low + offset);
-      }
-#pragma unroll
-      for (int n = 0; n < kExpertPairs; ++n) {
-        // Sixteen experts: columns 2 k and 2 k + 1 of the first eight, then of the others.
-        const uint32_t offset = tile_offset(
-            kTokens + expert_base + n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2);
-        uint32_t w_high[4];
-        uint32_t w_low[4];
-        load_matrix_x4(w_high, high + offset);
-        load_matrix_x4(w_low, low + offset);
+      for (int n = 0; n < 2 * kExpertPairs; ++n) {
 #pragma unroll
         for (int m = 0; m < kTokenFragments; ++m) {
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            float(&sum)[4] = sums[m][2 * n + j];
-            mma_16x8x16(sum, x_low[m], w_high[2 * j], w_high[2 * j + 1]);
-            mma_16x8x16(sum, x_high[m], w_low[2 * j], w_low[2 * j + 1]);
-            mma_16x8x16(sum, x_high[m], w_high[2 * j], w_high[2 * j + 1]);
-          }
+          mma_16x8x16(sums[m][n], x[m], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
         }
       }
+    };
+    uint32_t w[kExpertPairs][4];
+    uint32_t x[kTokenFragments][4];
+#pragma unroll
+    for (int n = 0; n < kExpertPairs; ++n) load_matrix_x4(w[n], high + expert_offset(n));
+#pragma unroll
+    for (int m = 0; m < kTokenFragments; ++m) load_matrix_x4(x[m], low + token_offset(m));
+    add_products(x, w);
+#pragma unroll
+    for (int m = 0; m < kTokenFragments; ++m) load_matrix_x4(x[m], high + token_offset(m));
+    add_products(x, w);
+    if (has_low) {
+#pragma unroll
+      for (int n = 0; n < kExpertPairs; ++n) load_matrix_x4(w[n], low + expert_offset(n));
+      add_products(x, w);
     }
   };
 
   bring(first_col);
-  put(0);
-  __syncthreads();
+  bool has_low = put(0);
+  if (first_col + kStepCols < end_col) bring(first_col + kStepCols);
+  has_low = __syncthreads_or(has_low);
   int stage = 0;
   for (int64_t col = first_col; col < end_col; col += kStepCols, stage ^= 1) {
-    const bool has_next = col + kStepCols < end_col;
-    if (has_next) bring(col + kStepCols);
-    multiply(stage);
-    if (has_next) put(stage ^ 1);
-    __syncthreads();
+    multiply(stage, 0, has_low);
+    bool next_has_low = false;
+    if (col + kStepCols < end_col) next_has_low = put(stage ^ 1);
+    if (col + 2 * kStepCols < end_col) bring(col + 2 * kStepCols);
+    multiply(stage, 1, has_low);
+    has_low = __syncthreads_or(next_has_low);
   }
 
   float* const to = partial + blockIdx.z * num_tokens * args.num_experts;
@@ -349,15 +358,55 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
     }
   }
 }
+static_assert(kStepCols == 32);  // multiply's two halves
 
-constexpr int64_t kLargeTokens = 64;
-constexpr int64_t kLargeExperts = 128;
+template <int kTokens, int kExperts, int kTokenWarps, int kExpertWarps, bool kIsWide>
+void launch_split(const RouterArgs& args,
+                  const RouterLogitsPlan& plan,
+                  float* partial,
+                  cudaStream_t stream) {
+  using Tile = SplitTile<kTokens, kExperts, kTokenWarps, kExpertWarps>;
+  const auto kernel = split_product_kernel<kTokens, kExperts, kTokenWarps, kExpertWarps, kIsWide>;
+  allow_smem(kernel, Tile::kSmemBytes);
+  launch(kernel,
+         {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(args.x.num_rows, kTokens)),
+                       static_cast<unsigned>(ceil_div(args.num_experts, kExperts)),
+                       static_cast<unsigned>(plan.num_slices)),
+          .block = dim3(Tile::kThreads),
+          .smem_bytes = Tile::kSmemBytes},
+         stream, args, plan, partial);
+}
+
+constexpr int kLargeExperts = 128;
+
+template <bool kIsWide>
+void launch_tiles(const RouterArgs& args,
+                  const RouterLogitsPlan& plan,
+                  float* partial,
+                  cudaStream_t stream) {
+  const Launch small = {
+      .grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(args.x.num_rows, plan.token_tile)),
+                   static_cast<unsigned>(ceil_div(args.num_experts, kSmallExperts)),
+                   static_cast<unsigned>(plan.num_slices)),
+      .block = dim3(kSmallThreads)};
+  if (plan.token_tile == 16) {
+    launch(small_split_product_kernel<16, kIsWide>, small, stream, args, partial);
+  } else if (plan.token_tile == 32) {
+    launch(small_split_product_kernel<32, kIsWide>, small, stream, args, partial);
+  } else if (plan.token_tile == 64) {
+    launch_split<64, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
+  } else {
+    launch_split<128, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
+  }
+}
+
+// From here on tiles of 128 tokens: they read weights half as often, and there are enough of them.
+constexpr int64_t kMinTokensOfLargeTile = 4096;
 constexpr int64_t kMaxSmallTokens = 128;
-// Blocks to have work for: one or two per multiprocessor of the device this was measured on.
-// Constants, so that the same sizes give the same bits everywhere.
-constexpr int64_t kSmallTargetBlocks = 256;
+// Blocks to have work for: about one per multiprocessor of the device this was measured on. A
+// constant, so that the same sizes give the same bits everywhere.
 constexpr int64_t kLargeTargetBlocks = 128;
-constexpr int64_t kMaxSlices = 32;
+constexpr int64_t kMaxLargeSlices = 16;
 
 }  // namespace
 
@@ -365,17 +414,18 @@ RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_
   if (num_tokens <= kMaxGemvTokens && hidden % 4 == 0 && hidden <= kMaxGemvCols) {
     return {.token_tile = 0, .num_slices = 1, .slice_cols = hidden};
   }
-  const bool is_small = num_tokens <= kMaxSmallTokens;
-  const int64_t token_tile = is_small ? (num_tokens <= 16 ? 16 : 32) : kLargeTokens;
+  if (num_tokens <= kMaxSmallTokens) {
+    return {.token_tile = num_tokens <= 16 ? 16 : 32,
+            .num_slices = static_cast<int>(ceil_div<int64_t>(hidden, kSmallCols)),
+            .slice_cols = kSmallCols};
+  }
+  const int64_t token_tile = num_tokens < kMinTokensOfLargeTile ? 64 : 128;
   const int64_t num_tiles =
-      std::max<int64_t>(1, ceil_div(num_tokens, token_tile)) *
-      ceil_div<int64_t>(num_experts, is_small ? kSmallExperts : kLargeExperts);
-  // A slice is at least a step of the small tiles: shorter ones would take longer to add up.
+      ceil_div(num_tokens, token_tile) * ceil_div<int64_t>(num_experts, kLargeExperts);
   const int64_t num_slices =
-      std::clamp<int64_t>((is_small ? kSmallTargetBlocks : kLargeTargetBlocks) / num_tiles, 1,
-                          std::min(kMaxSlices, ceil_div<int64_t>(hidden, kSmallCols)));
-  const int64_t slice_cols =
-      ceil_div<int64_t>(ceil_div(hidden, num_slices), kSmallCols) * kSmallCols;
+      std::clamp<int64_t>(kLargeTargetBlocks / num_tiles, 1,
+                          std::min(kMaxLargeSlices, ceil_div<int64_t>(hidden, 4 * kStepCols)));
+  const int64_t slice_cols = ceil_div<int64_t>(ceil_div(hidden, num_slices), kStepCols) * kStepCols;
   return {.token_tile = static_cast<int>(token_tile),
           .num_slices = static_cast<int>(ceil_div(hidden, slice_cols)),
           .slice_cols = slice_cols};
@@ -384,7 +434,6 @@ RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_
 void router_logits(const RouterArgs& args,
                    const RouterLogitsPlan& plan,
                    float* partial,
-                   int32_t* ticket,
                    cudaStream_t stream) {
   const int64_t hidden = args.x.num_cols;
   if (plan.token_tile == 0) {
@@ -392,26 +441,17 @@ void router_logits(const RouterArgs& args,
                         .block = dim3(kGemvThreads)};
     const bool is_narrow = hidden <= kMaxGemvCols / 2;
     if (args.x.num_rows == 1) {
-      launch(is_narrow ? gemv_kernel<2, 1> : gemv_kernel<4, 1>, how, stream, args, partial, ticket);
+      launch(is_narrow ? gemv_kernel<2, 1> : gemv_kernel<4, 1>, how, stream, args, partial);
     } else {
       launch(is_narrow ? gemv_kernel<2, kMaxGemvTokens> : gemv_kernel<4, kMaxGemvTokens>, how,
-             stream, args, partial, ticket);
+             stream, args, partial);
     }
     return;
   }
-  const bool is_wide = hidden % 4 == 0;
-  const auto grid = [&](int64_t expert_tile) {
-    return dim3(static_cast<unsigned>(ceil_div<int64_t>(args.x.num_rows, plan.token_tile)),
-                static_cast<unsigned>(ceil_div<int64_t>(args.num_experts, expert_tile)),
-                static_cast<unsigned>(plan.num_slices));
-  };
-  if (plan.token_tile < kLargeTokens) {
-    launch(plan.token_tile == 16 ? small_split_product_kernel<16> : small_split_product_kernel<32>,
-           {.grid = grid(kSmallExperts), .block = dim3(kSmallThreads)}, stream, args, plan, is_wide,
-           partial, ticket);
+  if (hidden % 8 == 0) {
+    launch_tiles<true>(args, plan, partial, stream);
   } else {
-    launch(split_product_kernel<kLargeTokens, kLargeExperts, 2, 4>,
-           {.grid = grid(kLargeExperts), .block = dim3(256)}, stream, args, plan, is_wide, partial);
+    launch_tiles<false>(args, plan, partial, stream);
   }
 }
 

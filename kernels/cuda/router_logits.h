@@ -18,13 +18,11 @@ struct RouterLogitsPlan {
 };
 RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_experts);
 
-/// Writes the partial sums [num_slices, num_tokens, num_experts], f32, and with token tiles of less
-/// than 64 a zero to *ticket. Requires rows of x and of
+/// Writes the partial sums [num_slices, num_tokens, num_experts], f32. Requires rows of x and of
 /// weight to start at multiples of 16 bytes where hidden is a multiple of 4.
 void router_logits(const RouterArgs& args,
                    const RouterLogitsPlan& plan,
                    float* partial,
-                   int32_t* ticket,
                    cudaStream_t stream);
 
 }  // namespace augur::cuda

@@ -3,6 +3,7 @@
 #include <random>
 #include <string>
 
+#include "kernels/bf16.h"
 #include "kernels/cpu/reference_ops.h"
 #include "kernels/cuda/router.h"
 #include "tests/kernels/cuda_fixture.h"
@@ -52,6 +53,10 @@ class CudaRouterTest : public CudaTest, public ::testing::WithParamInterface<Pro
     x_ = random_floats(problem_.num_tokens * problem_.hidden, 11);
     weight_ = random_floats(problem_.num_experts * problem_.hidden, 12);
     for (float& value : weight_) value /= std::sqrt(static_cast<float>(problem_.hidden));
+    // The weights of every other problem are bf16 values, as in most checkpoints.
+    if (problem_.num_tokens % 2 == 0) {
+      for (float& value : weight_) value = to_float(to_bf16(value));
+    }
     correction_ = random_floats(problem_.num_experts, 13);
   }
 
@@ -253,6 +258,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Problem{300, 2048, 512, 10, RouterScoring::kSoftmax},
                       Problem{77, 7168, 256, 8, RouterScoring::kSigmoid, true, 8, 4, true, 2.5f},
                       Problem{6, 5120, 1024, 32, RouterScoring::kSoftmax, false, 1024, 40},
+                      Problem{1024, 2048, 128, 8, RouterScoring::kSoftmax},
+                      Problem{4097, 520, 130, 4, RouterScoring::kSigmoid, true},
                       Problem{700, 96, 16, 2, RouterScoring::kSoftmax, false, 4, 1, true}));
 
 }  // namespace
