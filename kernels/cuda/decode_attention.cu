@@ -9,6 +9,8 @@ namespace augur::cuda {
 namespace {
 
 constexpr int kMostSeqs = 4096;  // the plan of more would crowd the keys out of shared memory
+// Sequences of no more visible positions are dealt to the blocks, longer ones drawn.
+constexpr int kMostPositionsDealt = 512;
 constexpr float kLog2E = 1.44269504f;
 
 // One sequence alone is spread over the device, if its chunks' sums still fit the lanes that merge
@@ -43,20 +45,14 @@ int chunks_of(int64_t max_context, const SplitRule& rule) {
   return num_chunks(static_cast<int>(tiles), rule);
 }
 
-SplitRule split_rule(int64_t num_seqs, int units_per_seq, int num_teams, int cluster_size) {
-  const int64_t units = num_seqs * units_per_seq;
-  return {.spread = std::max(1, static_cast<int>(num_teams / units)),
-          .max_chunks = max_chunks(units_per_seq),
-          .scale = cluster_size};
-}
-
-// Few units are worked on by clusters, whose blocks merge through shared memory; the largest that
-// still has a cluster for every unit. As many as thread blocks go alone.
-int choose_cluster_size(int64_t num_units) {
-  for (int size = kMaxDecodeCluster; size > 1; size /= 2) {
-    if (sm90_max_decode_clusters(size) >= num_units) return size;
-  }
-  return 1;
+SplitRule split_rule(int64_t num_seqs, int units_per_seq, int head_dim) {
+  const int64_t num_units = num_seqs * units_per_seq;
+  const int num_sms = device_traits().num_sms;
+  const int tile_bytes = 2 * kDecodeTileRows * num_kv_groups(head_dim) * kKvGroupCols * 2;
+  return {.spread = std::max(1, static_cast<int>(num_sms / num_units)),
+          .balance = static_cast<int>(ceil_div<int64_t>(kItemsForBalance * num_sms, num_units)),
+          .fair_tiles = kFairChunkBytes / tile_bytes,
+          .max_chunks = max_chunks(units_per_seq)};
 }
 
 }  // namespace
@@ -66,8 +62,8 @@ int64_t decode_attention_workspace_bytes(
   const int group = num_heads / num_kv_heads;
   const int units = num_kv_heads * units_per_kv_head(group);
   const int rows = std::min(group, kMaxHeadRows);
-  // More sequences or larger clusters never make more chunks of one.
-  const int chunks = chunks_of(max_context, split_rule(1, units, device_traits().num_sms, 1));
+  // More sequences never make more chunks of one.
+  const int chunks = chunks_of(max_context, split_rule(1, units, head_dim));
   return lay_out(max_seqs, units, rows, head_dim, chunks).num_bytes;
 }
 
@@ -116,11 +112,8 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   const int64_t num_units = int64_t{batch.num_seqs} * params.units_per_seq;
   const bool is_bulk = args.path == DecodeAttentionPath::kBulk ||
                        (args.path == DecodeAttentionPath::kAuto && device_traits().is_hopper());
-  params.cluster_size = is_bulk ? choose_cluster_size(num_units) : 1;
-  const int num_teams = params.cluster_size > 1 ? sm90_max_decode_clusters(params.cluster_size)
-                                                : device_traits().num_sms;
-  params.rule = split_rule(batch.num_seqs, params.units_per_seq, num_teams, params.cluster_size);
-  AUGUR_REQUIRE((num_units * params.cluster_size + 1) * 4 <= kDecodeAttentionCounterBytes,
+  params.rule = split_rule(batch.num_seqs, params.units_per_seq, cache.head_dim);
+  AUGUR_REQUIRE((num_units + 1) * 4 <= kDecodeAttentionCounterBytes,
                 std::to_string(num_units) + " units");
 
   const int64_t most_visible =
@@ -136,9 +129,9 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   params.partial_sums = reinterpret_cast<float2*>(args.workspace + workspace.sums_offset);
   params.partial_values = reinterpret_cast<float*>(args.workspace + workspace.values_offset);
 
-  const int64_t most_items = num_units * params.rule.max_chunks;
-  const int num_blocks =
-      static_cast<int>(std::min<int64_t>(num_teams, most_items)) * params.cluster_size;
+  params.draws_items = most_visible > kMostPositionsDealt;
+  const int num_blocks = static_cast<int>(
+      std::min<int64_t>(device_traits().num_sms, num_units * params.rule.max_chunks));
   (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, num_blocks, stream);
 }
 

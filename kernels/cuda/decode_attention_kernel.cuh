@@ -1,15 +1,17 @@
 // The kernel of decode_attention, for both ways of copying.
 //
-// A thread block is four warps that share its items (decode_attention_plan.cuh) but not their
-// loads: each warp takes every fourth slice of a chunk (16 or 32 positions), has a ring of slices
-// of its own in shared memory and keeps it full, on into the block's next items; no warp waits for
-// another before the chunk's end. Query heads are the 16 rows of the products; scores, maximum and
-// sum stay in registers (online softmax in powers of two), and the rounded probabilities are the
-// next product's operand as they lie.
+// A thread block's warps share its items (decode_attention_plan.cuh) but not their loads: each warp
+// takes every kWarps-th slice of a chunk (16 or 32 positions), has a ring of slices of its own in
+// shared memory and keeps it full, on into the block's next items; no warp waits for another before
+// the chunk's end. Query heads are the 16 rows of the products; scores, maximum and sum stay in
+// registers (online softmax in powers of two), and the rounded probabilities are the next product's
+// operand as they lie.
 //
-// At the chunk's end the results of all warps, those of the other blocks of the cluster too, are
-// added up from shared memory, each block doing its share of the columns. The chunks of a unit are
-// added up likewise from the workspace, by the block that comes last. Both in a fixed order.
+// At the chunk's end the warps' results are added up through shared memory, and the chunks of a
+// unit through the workspace by the block that comes last; both in a fixed order. Behind a full
+// ring every other access to memory takes microseconds. So the next item's queries are loaded
+// before a chunk's end, and whether it was the last of its unit is asked then but looked at only
+// after the next chunk.
 #pragma once
 
 #include "kernels/cuda/decode_attention_plan.cuh"
@@ -19,20 +21,23 @@
 namespace augur::cuda::decode {
 
 /// Sizes fixed by the columns of a head (in groups of 64) and the rows that matter (8 or 16).
-template <int kGroups, int kRows>
+template <bool kBulk, int kGroups, int kRows>
 struct Shape {
+  /// Eight where their slices still fit Hopper's shared memory three deep.
+  static constexpr int kWarps = kBulk && kGroups <= 2 ? 8 : 4;
+  static constexpr int kThreads = kWarps * 32;
   /// As many bytes for narrow heads as for those of 128.
   static constexpr int kSlice = kGroups == 1 ? 32 : 16;
   static constexpr int kPieces = kSlice / kKvPieceRows;
   static constexpr int kCols = kGroups * kKvGroupCols;
   static constexpr int kStageBytes = 2 * kSlice * kCols * 2;
-  /// Eight floats more: the four rows a half warp writes at once lie in different banks.
-  static constexpr int kSumStride = kCols + 8;
-  static constexpr int64_t kSumBytes = int64_t{kWarps} * kRows * (kSumStride * 4 + 8);
+  /// The warps' results, eight rows at a time, and their maxima and sums.
+  static constexpr int64_t kValueBytes = int64_t{kWarps} * 8 * kCols * 4;
+  static constexpr int64_t kSumBytes = int64_t{kWarps} * kRows * 8;
 
   /// Shared memory of a thread block: bytes_per_stage for each stage of the rings, and these.
   static constexpr int64_t fixed_bytes(int num_seqs) {
-    return kSumBytes + plan_bytes(num_seqs) + 16;
+    return kValueBytes + kSumBytes + plan_bytes(num_seqs, kWarps) + 16;
   }
   static constexpr int64_t bytes_per_stage() { return int64_t{kWarps} * (kStageBytes + 8); }
 };
@@ -41,43 +46,6 @@ __device__ __forceinline__ float exp2_approx(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
   return y;
-}
-
-// --- Clusters (sm_90)
-
-__device__ __forceinline__ int cluster_rank() {
-  int rank;
-  asm("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
-}
-__device__ __forceinline__ void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
-}
-/// What lies at `smem` in the shared memory of block `rank` of the cluster.
-__device__ __forceinline__ float4 load_remote_x4(uint32_t smem, int rank) {
-  float4 x;
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote];\n}\n"
-      : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-      : "r"(smem), "r"(rank)
-      : "memory");
-  return x;
-}
-__device__ __forceinline__ float2 load_remote_x2(uint32_t smem, int rank) {
-  float2 x;
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %2, %3;\n"
-      "ld.shared::cluster.v2.f32 {%0, %1}, [remote];\n}\n"
-      : "=f"(x.x), "=f"(x.y)
-      : "r"(smem), "r"(rank)
-      : "memory");
-  return x;
 }
 
 __device__ __forceinline__ float max_of_quad(float x) {
@@ -101,7 +69,8 @@ __device__ __forceinline__ void wait_for_copies(int num_pending) {
 /// One warp's ring of slices, and where in the block's items its loads have come to.
 template <bool kBulk, int kGroups, int kRows>
 class SliceRing {
-  using S = Shape<kGroups, kRows>;
+  using S = Shape<kBulk, kGroups, kRows>;
+  static constexpr int kWarps = S::kWarps;
 
  public:
   static constexpr int kMaxStages = 16;
@@ -269,15 +238,21 @@ struct WarpState {
   }
 };
 
+/// Query heads of the item's unit.
+template <int kRows>
+__device__ __forceinline__ int rows_of(const DecodeAttentionParams& p, const ItemCursor& item) {
+  return min(kRows, p.group - item.unit % p.units_per_kv_head * kMaxHeadRows);
+}
+
 template <int kGroups, int kRows>
 __device__ __forceinline__ void load_queries(const DecodeAttentionParams& p,
                                              const ItemCursor& item,
-                                             int num_rows,
                                              int lane,
                                              uint32_t (&q)[kGroups * 4][4]) {
   const int first_head =
       item.unit / p.units_per_kv_head * p.group + item.unit % p.units_per_kv_head * kMaxHeadRows;
   const __nv_bfloat16* const from = p.q + item.seq * p.q_stride + first_head * p.head_dim;
+  const int num_rows = rows_of<kRows>(p, item);
 #pragma unroll
   for (int step = 0; step < kGroups * 4; ++step) {
 #pragma unroll
@@ -293,7 +268,7 @@ __device__ __forceinline__ void load_queries(const DecodeAttentionParams& p,
 }
 
 /// Adds the slice at `smem` whose first position is `pos`.
-template <int kGroups, int kRows>
+template <typename S, int kGroups, int kRows>
 __device__ __forceinline__ void attend(uint32_t smem,
                                        int pos,
                                        int visible_begin,
@@ -302,7 +277,6 @@ __device__ __forceinline__ void attend(uint32_t smem,
                                        int lane,
                                        const uint32_t (&q)[kGroups * 4][4],
                                        WarpState<kGroups, kRows>& state) {
-  using S = Shape<kGroups, kRows>;
   constexpr int kHalves = kRows / 8;
   constexpr int kTiles = S::kSlice / 8;
   constexpr int kChains = S::kPieces == 1 ? 2 : 1;  // enough independent products
@@ -434,12 +408,12 @@ struct RunningSum {
   float4 values = {};
 
   __device__ __forceinline__ void rescale(float new_maximum) {
-    const float factor = maximum == new_maximum ? 1.0f : exp2_approx(maximum - new_maximum);
+    const float factor = exp2_approx(maximum - new_maximum);
     maximum = new_maximum;
     sum *= factor;
     values = {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
   }
-  /// Requires part.maximum <= maximum.
+  /// Requires part_sum.x <= maximum > -infinity.
   __device__ __forceinline__ void add(float2 part_sum, float4 part) {
     const float factor = exp2_approx(part_sum.x - maximum);
     sum += part_sum.y * factor;
@@ -448,41 +422,29 @@ struct RunningSum {
     values.z += part.z * factor;
     values.w += part.w * factor;
   }
-  /// Adds up the sums of the kLanes neighbouring lanes.
-  template <int kLanes>
-  __device__ __forceinline__ void add_lanes() {
-    if constexpr (kLanes > 1) {
-      rescale(max_of_quad(maximum));
-      sum = sum_of_quad(sum);
-      values = {sum_of_quad(values.x), sum_of_quad(values.y), sum_of_quad(values.z),
-                sum_of_quad(values.w)};
-    }
-  }
   /// Adds `count` parts in batches whose loads are all under way at once.
-  template <typename LoadSum, typename LoadValues>
-  __device__ __forceinline__ void add_parts(
-      int first, int count, int stride, const LoadSum& load_sum, const LoadValues& load_values) {
-    constexpr int kBatch = 8;
-    for (int i = first; i < count; i += kBatch * stride) {
+  template <int kBatch, typename LoadSum, typename LoadValues>
+  __device__ __forceinline__ void add_parts(int count,
+                                            const LoadSum& load_sum,
+                                            const LoadValues& load_values) {
+    for (int first = 0; first < count; first += kBatch) {
       float2 sums[kBatch];
       float4 parts[kBatch];
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        const int part = i + j * stride;
-        sums[j] = make_float2(-INFINITY, 0);
-        parts[j] = {};
-        if (part < count) {
-          sums[j] = load_sum(part);
-          parts[j] = load_values(part);
+      for (int i = 0; i < kBatch; ++i) {
+        sums[i] = make_float2(-INFINITY, 0);
+        parts[i] = {};
+        if (first + i < count) {
+          sums[i] = load_sum(first + i);
+          parts[i] = load_values(first + i);
         }
       }
       float largest = maximum;
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) largest = fmaxf(largest, sums[j].x);
-      if (largest == -INFINITY) continue;  // warps that had no slice
+      for (int i = 0; i < kBatch; ++i) largest = fmaxf(largest, sums[i].x);
       rescale(largest);
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) add(sums[j], parts[j]);
+      for (int i = 0; i < kBatch; ++i) add(sums[i], parts[i]);
     }
   }
 };
@@ -518,160 +480,137 @@ struct Output {
   }
 };
 
-/// Adds the warps' results up and writes them: as the row itself, or as a chunk's part of it.
-template <bool kCluster, int kGroups, int kRows>
-__device__ __forceinline__ void finish_item(const DecodeAttentionParams& p,
-                                            const ItemCursor& item,
-                                            int rank,
-                                            int num_rows,
-                                            WarpState<kGroups, kRows>& state,
-                                            float* smem_values,
-                                            float2* smem_sums,
-                                            int* smem_is_last,
-                                            int warp,
-                                            int lane) {
-  using S = Shape<kGroups, kRows>;
-  constexpr int kHalves = kRows / 8;
-  // Lanes that share an output, each adding up a quarter of the warps' results of all blocks of
-  // the cluster: there are fewer outputs for each block then.
-  constexpr int kLanes = kCluster ? 4 : 1;
-  const int cluster_size = kCluster ? p.cluster_size : 1;
-
-  // Until all have read the results of the item before.
-  if constexpr (kCluster) {
-    cluster_wait();
-  } else {
-    __syncthreads();
-  }
-#pragma unroll
-  for (int half = 0; half < kHalves; ++half) {
-    const int row = warp * kRows + half * 8 + lane / 4;
-    const float sum = sum_of_quad(state.sum[half]);
-    if (lane % 4 == 0) smem_sums[row] = make_float2(state.maximum[half], sum);
-#pragma unroll
-    for (int tile = 0; tile < kGroups * 8; ++tile) {
-      *reinterpret_cast<float2*>(smem_values + row * S::kSumStride + tile * 8 + lane % 4 * 2) =
-          make_float2(state.values[tile][half * 2], state.values[tile][half * 2 + 1]);
-    }
-  }
-  if constexpr (kCluster) {
-    cluster_arrive();
-    cluster_wait();
-  } else {
-    __syncthreads();
-  }
-
-  constexpr int kColChunks = S::kCols / 4;
+/// Merges the chunks of a unit, all of which are done.
+template <typename S>
+__device__ __forceinline__ void merge_chunks(const DecodeAttentionParams& p,
+                                             const ItemCursor& item,
+                                             int num_rows) {
+  constexpr int kBatch = S::kWarps == 8 ? 16 : 8;
   const Output<S::kCols> output = {p, item};
-  const int sub = threadIdx.x % kLanes;
-  const int num_outputs = num_rows * kColChunks;
-  const int share = (num_outputs + cluster_size - 1) / cluster_size;
-  const int first_output = rank * share;
-  const int end_output = min(first_output + share, num_outputs);
-  const bool is_whole = item.num_chunks == 1;
-  for (int base = first_output; base < end_output; base += kThreads / kLanes) {
-    const int i = base + static_cast<int>(threadIdx.x) / kLanes;
-    const bool is_mine = i < end_output;
-    const int row = i / kColChunks;
-    const int col = i % kColChunks * 4;
-    RunningSum total;
-    if constexpr (kCluster) {
-      // Part i: warp sub + 4 * (i / cluster_size) of block i % cluster_size.
-      const auto part_row = [&](int i) { return (sub + i / cluster_size * 4) * kRows + row; };
-      total.add_parts(
-          0, is_mine ? cluster_size * kWarps / 4 : 0, 1,
-          [&](int i) {
-            return load_remote_x2(smem_address(smem_sums + part_row(i)), i % cluster_size);
-          },
-          [&](int i) {
-            return load_remote_x4(smem_address(smem_values + part_row(i) * S::kSumStride + col),
-                                  i % cluster_size);
-          });
-    } else {
-      total.add_parts(
-          0, is_mine ? kWarps : 0, 1, [&](int w) { return smem_sums[w * kRows + row]; },
-          [&](int w) {
-            return *reinterpret_cast<const float4*>(smem_values +
-                                                    (w * kRows + row) * S::kSumStride + col);
-          });
-    }
-    total.template add_lanes<kLanes>();
-    if (!is_mine || sub != 0) continue;
-    if (is_whole) {
-      output.write(row, col, total);
-    } else {
-      const int64_t to = output.partial_row(item.chunk, row);
-      *reinterpret_cast<float4*>(p.partial_values + to * S::kCols + col) = total.values;
-      // Every share needs the row's sums to merge its columns, and writes them: the same.
-      p.partial_sums[to] = make_float2(total.maximum, total.sum);
-    }
-  }
-  __syncwarp();
-  if constexpr (kCluster) cluster_arrive();
-  if (is_whole) return;
-
-  // The last block to come, of those with this share, merges. Its arrival comes after its writes,
-  // and its reads after all arrivals.
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    int32_t* const num_arrived = p.num_arrived + output.unit() * cluster_size + rank;
-    int before;
-    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;\n"
-                 : "=r"(before)
-                 : "l"(num_arrived)
-                 : "memory");
-    *smem_is_last = before == item.num_chunks - 1;
-    if (before == item.num_chunks - 1) *num_arrived = 0;  // for the next launch
-  }
-  __syncthreads();
-  if (*smem_is_last == 0) return;
-  for (int base = first_output; base < end_output; base += kThreads / kLanes) {
-    const int i = base + static_cast<int>(threadIdx.x) / kLanes;
-    const bool is_mine = i < end_output;
-    const int row = i / kColChunks;
-    const int col = i % kColChunks * 4;
+  for (int i = threadIdx.x; i < num_rows * (S::kCols / 4); i += S::kThreads) {
+    const int row = i / (S::kCols / 4);
+    const int col = i % (S::kCols / 4) * 4;
     const int64_t from = output.partial_row(0, row);
     RunningSum total;
-    total.add_parts(
-        sub, is_mine ? item.num_chunks : 0, kLanes,
+    total.add_parts<kBatch>(
+        item.num_chunks,
         [&](int chunk) { return __ldcg(p.partial_sums + from + chunk * p.rows_per_unit); },
         [&](int chunk) {
           return __ldcg(reinterpret_cast<const float4*>(
               p.partial_values + (from + chunk * p.rows_per_unit) * S::kCols + col));
         });
-    total.template add_lanes<kLanes>();
-    if (is_mine && sub == 0) output.write(row, col, total);
+    output.write(row, col, total);
   }
 }
 
-template <bool kBulk, bool kCluster, int kGroups, int kRows>
-__global__ void __launch_bounds__(kThreads, 1)
+/// Adds the warps' results up and writes them: as the row itself, or as a chunk's part of it.
+template <typename S, int kGroups, int kRows>
+__device__ __forceinline__ void write_item(const DecodeAttentionParams& p,
+                                           const ItemCursor& item,
+                                           int num_rows,
+                                           WarpState<kGroups, kRows>& state,
+                                           float* smem_values,
+                                           float2* smem_sums,
+                                           int warp,
+                                           int lane) {
+  const Output<S::kCols> output = {p, item};
+#pragma unroll
+  for (int half = 0; half < kRows / 8; ++half) {
+    if (half > 0) __syncthreads();  // all have read the rows before
+    const int row = lane / 4;
+    const float sum = sum_of_quad(state.sum[half]);
+    if (lane % 4 == 0) {
+      smem_sums[(half * S::kWarps + warp) * 8 + row] = make_float2(state.maximum[half], sum);
+    }
+    // Groups of eight columns change places by row, so that the four rows that half a warp writes
+    // at once lie in different banks.
+    float* const to = smem_values + (warp * 8 + row) * S::kCols + lane % 4 * 2;
+#pragma unroll
+    for (int tile = 0; tile < kGroups * 8; ++tile) {
+      *reinterpret_cast<float2*>(to + (tile ^ row % 4) * 8) =
+          make_float2(state.values[tile][half * 2], state.values[tile][half * 2 + 1]);
+    }
+    __syncthreads();
+    const int rows_here = min(8, num_rows - half * 8);
+    for (int i = threadIdx.x; i < rows_here * (S::kCols / 4); i += S::kThreads) {
+      const int out_row = i / (S::kCols / 4);
+      const int col = i % (S::kCols / 4) * 4;
+      RunningSum total;
+      total.add_parts<S::kWarps>(
+          S::kWarps, [&](int w) { return smem_sums[(half * S::kWarps + w) * 8 + out_row]; },
+          [&](int w) {
+            return *reinterpret_cast<const float4*>(smem_values + (w * 8 + out_row) * S::kCols +
+                                                    (col ^ out_row % 4 * 8));
+          });
+      if (item.num_chunks == 1) {
+        output.write(half * 8 + out_row, col, total);
+      } else {
+        const int64_t row_at = output.partial_row(item.chunk, half * 8 + out_row);
+        *reinterpret_cast<float4*>(p.partial_values + row_at * S::kCols + col) = total.values;
+        if (col == 0) p.partial_sums[row_at] = make_float2(total.maximum, total.sum);
+      }
+    }
+  }
+}
+
+/// A unit that may be complete: this block has said that its chunk is done, and how many were
+/// before.
+struct Arrival {
+  ItemCursor item;
+  bool is_pending = false;
+  int num_before = 0;  // known to the first thread alone
+
+  /// After all threads' writes of the chunk. All threads call it.
+  __device__ __forceinline__ void say(const DecodeAttentionParams& p, const ItemCursor& done) {
+    item = done;
+    is_pending = done.num_chunks > 1;
+    if (!is_pending) return;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;\n"
+                   : "=r"(num_before)
+                   : "l"(p.num_arrived + int64_t{item.seq} * p.units_per_seq + item.unit)
+                   : "memory");
+    }
+  }
+  /// Merges the unit if its last chunk was this block's. All threads call it; a barrier.
+  template <typename S, int kRows>
+  __device__ __forceinline__ void settle(const DecodeAttentionParams& p, int* smem_is_last) {
+    if (threadIdx.x == 0) {
+      const bool is_last = is_pending && num_before == item.num_chunks - 1;
+      *smem_is_last = is_last;
+      // For the next launch.
+      if (is_last) p.num_arrived[int64_t{item.seq} * p.units_per_seq + item.unit] = 0;
+    }
+    __syncthreads();
+    if (*smem_is_last != 0) merge_chunks<S>(p, item, rows_of<kRows>(p, item));
+  }
+};
+
+template <bool kBulk, int kGroups, int kRows>
+__global__ void __launch_bounds__((Shape<kBulk, kGroups, kRows>::kThreads), 1)
     decode_attention_kernel(const __grid_constant__ DecodeAttentionParams p) {
-  using S = Shape<kGroups, kRows>;
+  using S = Shape<kBulk, kGroups, kRows>;
   extern __shared__ __align__(128) std::byte smem[];
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = threadIdx.x % 32;
-  const int64_t ring_bytes = int64_t{p.num_stages} * kWarps * S::kStageBytes;
-  std::byte* const barriers = smem + ring_bytes;
-  auto* const is_last = reinterpret_cast<int*>(barriers + p.num_stages * kWarps * 8);
-  auto* const values = reinterpret_cast<float*>(barriers + p.num_stages * kWarps * 8 + 16);
-  auto* const sums = reinterpret_cast<float2*>(values + kWarps * kRows * S::kSumStride);
-  auto* const plan_smem = reinterpret_cast<int*>(sums + kWarps * kRows);
+  std::byte* const barriers = smem + int64_t{p.num_stages} * S::kWarps * S::kStageBytes;
+  std::byte* const values_smem = barriers + p.num_stages * S::kWarps * 8;
+  std::byte* const sums_smem = values_smem + S::kValueBytes;
+  auto* const values = reinterpret_cast<float*>(values_smem);
+  auto* const sums = reinterpret_cast<float2*>(sums_smem);
+  auto* const is_last = reinterpret_cast<int*>(sums_smem + S::kSumBytes);
+  auto* const plan_smem = is_last + 4;
 
   let_next_kernel_start();
   if constexpr (kBulk) {
-    if (threadIdx.x < p.num_stages * kWarps) {
+    if (threadIdx.x < p.num_stages * S::kWarps) {
       barrier_init(smem_address(barriers) + threadIdx.x * 8, 1);
       barrier_init_fence();
     }
   }
-  int rank = 0;
-  if constexpr (kCluster) {
-    rank = cluster_rank();
-    cluster_arrive();
-  }
   wait_for_previous_kernels();
-  const Plan plan = make_plan(p, rank, plan_smem);
+  const Plan plan = make_plan<S::kThreads>(p, plan_smem);
   SliceRing<kBulk, kGroups, kRows> ring(
       p, plan, smem_address(smem) + warp * p.num_stages * S::kStageBytes,
       smem_address(barriers) + warp * p.num_stages * 8, warp, lane);
@@ -680,29 +619,34 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int seq = blockIdx.x; seq < p.num_seqs; seq += gridDim.x) {
     if (plan.context[seq] > 0) continue;
     auto* const row = reinterpret_cast<uint4*>(p.out + seq * p.out_stride);
-    for (int i = threadIdx.x; i < p.num_heads * p.head_dim / 8; i += kThreads) row[i] = uint4{};
+    for (int i = threadIdx.x; i < p.num_heads * p.head_dim / 8; i += S::kThreads) row[i] = uint4{};
   }
 
+  Arrival arrival;
+  uint32_t q[kGroups * 4][4];
   ItemCursor item;
   item.start(p, plan);
+  if (!item.is_done) load_queries<kGroups, kRows>(p, item, lane, q);
   while (!item.is_done) {
-    const int num_rows = min(kRows, p.group - item.unit % p.units_per_kv_head * kMaxHeadRows);
-    uint32_t q[kGroups * 4][4];
-    load_queries<kGroups, kRows>(p, item, num_rows, lane, q);
     WarpState<kGroups, kRows> state;
     state.clear();
     const int context = plan.context[item.seq];
-    for (int pos = item.pos + warp * S::kSlice; pos < item.end; pos += kWarps * S::kSlice) {
-      attend<kGroups, kRows>(ring.next_slice(), pos, first_visible(context, p.window), context,
-                             p.scale_log2, lane, q, state);
+    for (int pos = item.pos + warp * S::kSlice; pos < item.end; pos += S::kWarps * S::kSlice) {
+      attend<S, kGroups, kRows>(ring.next_slice(), pos, first_visible(context, p.window), context,
+                                p.scale_log2, lane, q, state);
     }
-    finish_item<kCluster, kGroups, kRows>(p, item, rank, num_rows, state, values, sums, is_last,
-                                          warp, lane);
-    // The first warp has drawn it when it began to load this one.
-    while (!item.try_next(p, plan)) {
+    ItemCursor next = item;
+    while (!next.try_next(p, plan)) {
+      // The first warp has drawn it when it began to load this one.
     }
+    if (!next.is_done) load_queries<kGroups, kRows>(p, next, lane, q);
+    arrival.settle<S, kRows>(p, is_last);
+    write_item<S, kGroups, kRows>(p, item, rows_of<kRows>(p, item), state, values, sums, warp,
+                                  lane);
+    arrival.say(p, item);
+    item = next;
   }
-  if constexpr (kCluster) cluster_wait();  // the others may still read this block's results
+  if (arrival.is_pending) arrival.settle<S, kRows>(p, is_last);
 }
 
 }  // namespace augur::cuda::decode

@@ -9,15 +9,15 @@
 
 namespace augur::cuda::decode {
 
-template <bool kBulk, bool kCluster, int kGroups, int kRows>
+template <bool kBulk, int kGroups, int kRows>
 void launch_shape(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
-  using S = Shape<kGroups, kRows>;
+  using S = Shape<kBulk, kGroups, kRows>;
   const int64_t max_smem = device_traits().max_smem_bytes;
   const int64_t fit = (max_smem - S::fixed_bytes(params.num_seqs)) / S::bytes_per_stage();
   AUGUR_REQUIRE(fit >= 2, std::to_string(params.num_seqs) + " sequences leave no shared memory");
   constexpr int kMaxStages = SliceRing<kBulk, kGroups, kRows>::kMaxStages;
   params.num_stages = static_cast<int>(fit < kMaxStages ? fit : kMaxStages);
-  const auto kernel = decode_attention_kernel<kBulk, kCluster, kGroups, kRows>;
+  const auto kernel = decode_attention_kernel<kBulk, kGroups, kRows>;
   static const bool is_allowed = [=] {
     allow_smem(kernel, max_smem);
     return true;
@@ -25,23 +25,15 @@ void launch_shape(DecodeAttentionParams& params, int num_blocks, cudaStream_t st
   static_cast<void>(is_allowed);
   launch(kernel,
          {.grid = dim3(static_cast<unsigned>(num_blocks)),
-          .block = dim3(kThreads),
-          .smem_bytes = S::fixed_bytes(params.num_seqs) + params.num_stages * S::bytes_per_stage(),
-          .cluster_size = params.cluster_size},
+          .block = dim3(S::kThreads),
+          .smem_bytes = S::fixed_bytes(params.num_seqs) + params.num_stages * S::bytes_per_stage()},
          stream, params);
 }
 
 template <bool kBulk, int kGroups>
 void launch_rows(DecodeAttentionParams& params, int num_blocks, cudaStream_t stream) {
-  const bool is_narrow = params.rows_per_unit <= 8;
-  if constexpr (kBulk) {
-    if (params.cluster_size > 1) {
-      return is_narrow ? launch_shape<kBulk, true, kGroups, 8>(params, num_blocks, stream)
-                       : launch_shape<kBulk, true, kGroups, 16>(params, num_blocks, stream);
-    }
-  }
-  return is_narrow ? launch_shape<kBulk, false, kGroups, 8>(params, num_blocks, stream)
-                   : launch_shape<kBulk, false, kGroups, 16>(params, num_blocks, stream);
+  return params.rows_per_unit <= 8 ? launch_shape<kBulk, kGroups, 8>(params, num_blocks, stream)
+                                   : launch_shape<kBulk, kGroups, 16>(params, num_blocks, stream);
 }
 
 template <bool kBulk>

@@ -1,19 +1,15 @@
 // The plan of a decode step's attention, made by every thread block for itself from the context
 // lengths: the list of items (a chunk of a unit of a sequence), in order of sequence, unit, chunk.
 //
-// Teams (thread blocks, or clusters of them that share each item's tiles) begin with the item of
-// their own index. Blocks on their own then draw the next ones from a counter, so that none waits
-// for a slower one; clusters, used where there are about as many items as clusters, go on in steps
-// of the number of clusters.
+// Each block begins with the item of its own index. Then it draws the next ones from a counter, so
+// that none waits for a slower one; items that are all short are taken in steps of the grid, since
+// a draw would take longer than what it evens out.
 #pragma once
 
 #include "kernels/cuda/decode_attention_plan.h"
 #include "kernels/cuda/ptx.cuh"
 
 namespace augur::cuda::decode {
-
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * 32;
 
 /// The block's draws, known to all its warps: turn t's item at t % kMaxDraws. Warps are at most as
 /// many turns apart as a ring has stages, and a few.
@@ -24,13 +20,10 @@ struct Plan {
   int* item_start;           // [num_seqs + 1]: items of the sequences before
   int* context;              // [num_seqs]
   volatile uint64_t* draws;  // [kMaxDraws]: the turn, above 32 bits of the item
-  int team;                  // index of this block's cluster, or of the block
-  int num_teams;
-  int rank;  // of the block in its cluster
 };
 
-__host__ __device__ constexpr int64_t plan_bytes(int num_seqs) {
-  return int64_t{kMaxDraws} * 8 + (int64_t{2} * num_seqs + 1 + kWarps) * 4;
+__host__ __device__ constexpr int64_t plan_bytes(int num_seqs, int num_warps) {
+  return int64_t{kMaxDraws} * 8 + (int64_t{2} * num_seqs + 1 + num_warps) * 4;
 }
 
 /// The first position of the sequence that its row sees.
@@ -45,14 +38,12 @@ __device__ __forceinline__ int visible_tiles(int context, int window) {
 }
 
 /// All threads of the block call it.
-__device__ __forceinline__ Plan make_plan(const DecodeAttentionParams& p, int rank, int* smem) {
+template <int kThreads>
+__device__ __forceinline__ Plan make_plan(const DecodeAttentionParams& p, int* smem) {
   Plan plan;
   plan.draws = reinterpret_cast<volatile uint64_t*>(smem);
   plan.item_start = smem + 2 * kMaxDraws;
   plan.context = plan.item_start + p.num_seqs + 1;
-  plan.team = blockIdx.x / p.cluster_size;
-  plan.num_teams = gridDim.x / p.cluster_size;
-  plan.rank = rank;
   int* const warp_items = plan.context + p.num_seqs;
   if (threadIdx.x < kMaxDraws) plan.draws[threadIdx.x] = ~uint64_t{0};
 
@@ -84,14 +75,14 @@ __device__ __forceinline__ Plan make_plan(const DecodeAttentionParams& p, int ra
   return plan;
 }
 
-/// Walks over the items of a team.
+/// Walks over the items of a block.
 struct ItemCursor {
   int turn = 0;  // how many items came before
   int seq = 0;
   int unit = 0;
   int chunk = 0;
   int num_chunks = 0;  // of the unit
-  int pos = 0;         // of this block's part of the chunk
+  int pos = 0;         // of the chunk
   int end = 0;
   bool is_done = true;
 
@@ -114,22 +105,19 @@ struct ItemCursor {
     const int in_seq = index - plan.item_start[seq];
     unit = in_seq / num_chunks;
     chunk = in_seq % num_chunks;
-    // The cluster's blocks share the chunk's tiles evenly.
-    const int parts = num_chunks * p.cluster_size;
-    const int part = chunk * p.cluster_size + plan.rank;
     const int begin = first_loaded(context, p.window);
-    pos = begin + part * tiles / parts * kDecodeTileRows;
-    end = min(begin + (part + 1) * tiles / parts * kDecodeTileRows, context);
+    pos = begin + chunk * tiles / num_chunks * kDecodeTileRows;
+    end = min(begin + (chunk + 1) * tiles / num_chunks * kDecodeTileRows, context);
   }
 
   __device__ __forceinline__ void start(const DecodeAttentionParams& p, const Plan& plan) {
-    go_to(p, plan, plan.team);
+    go_to(p, plan, blockIdx.x);
   }
 
   /// Goes to the next item, if the block knows it already. All lanes of a warp call it.
   __device__ __forceinline__ bool try_next(const DecodeAttentionParams& p, const Plan& plan) {
-    int index = plan.team + (turn + 1) * plan.num_teams;
-    if (p.cluster_size == 1 && plan.item_start[p.num_seqs] > plan.num_teams) {
+    int index = static_cast<int>(blockIdx.x + (turn + 1) * gridDim.x);
+    if (p.draws_items && plan.item_start[p.num_seqs] > static_cast<int>(gridDim.x)) {
       // One lane's look for all: they must agree.
       const uint64_t draw = __shfl_sync(~0u, plan.draws[(turn + 1) % kMaxDraws], 0);
       if (draw >> 32 != static_cast<uint64_t>(turn + 1)) return false;
@@ -145,11 +133,10 @@ struct ItemCursor {
   __device__ __forceinline__ void draw_next(const DecodeAttentionParams& p,
                                             const Plan& plan) const {
     const int num_items = plan.item_start[p.num_seqs];
-    if (p.cluster_size > 1 || num_items <= plan.num_teams) return;
+    if (!p.draws_items || num_items <= static_cast<int>(gridDim.x)) return;
     const int draw = atomicAdd(p.num_drawn, 1);
     if (draw == num_items - 1) *p.num_drawn = 0;
-    plan.draws[(turn + 1) % kMaxDraws] =
-        static_cast<uint64_t>(turn + 1) << 32 | static_cast<uint32_t>(plan.num_teams + draw);
+    plan.draws[(turn + 1) % kMaxDraws] = static_cast<uint64_t>(turn + 1) << 32 | (gridDim.x + draw);
   }
 };
 

@@ -17,29 +17,37 @@ inline constexpr int kDecodeTileRows = 64;
 /// Positions that always lie in one block, since block sizes are multiples of it.
 inline constexpr int kKvPieceRows = 16;
 
-/// Decides how many chunks the tiles of one (sequence, KV head) make.
+/// Decides how many chunks the tiles of one (sequence, KV head) make. Shares of the device are
+/// reckoned as if all sequences were as long.
 struct SplitRule {
-  int spread = 1;      // chunks that would occupy the device when all sequences are as long
+  int spread = 1;      // chunks that would give every thread block one
+  int balance = 1;     // chunks that would give every thread block kItemsForBalance
+  int fair_tiles = 1;  // chunks that are merely to balance the blocks' work are this long
   int max_chunks = 1;  // what the workspace holds
-  int scale = 1;       // thread blocks that share a chunk: it may be so much longer
 };
 
-/// The longest chunk unless max_chunks says otherwise: 1,024 positions even out contexts of
-/// different lengths, and their partial result is under 1 % of their keys and values.
-inline constexpr int kMaxChunkTiles = 16;
-/// Below this many tiles merging costs more than the chunks save.
-inline constexpr int kMinSplitTiles = 5;
-inline constexpr int kMinChunkTiles = 2;
+/// So many items of a block even out that some are shorter and some blocks slower.
+inline constexpr int kItemsForBalance = 4;
+/// Of a head of 128 columns, 1,024 positions: 22 us of one of 132 blocks' share of the memory's
+/// bandwidth, 20 times what a chunk's end takes. No chunk is longer than twice that.
+inline constexpr int kFairChunkBytes = 512 << 10;
+/// Below this many tiles merging takes longer than what chunks save.
+inline constexpr int kMinSplitTiles = 7;
+/// Few sequences are spread over the device in chunks no shorter than this, up to as many as one
+/// block merges in a round or two of loads.
+inline constexpr int kMinSpreadTiles = 4;
+inline constexpr int kMostSpreadChunks = 16;
 
 AUGUR_HOST_DEVICE constexpr int num_chunks(int num_tiles, const SplitRule& rule) {
-  if (num_tiles < kMinSplitTiles * rule.scale) return num_tiles > 0 ? 1 : 0;
-  const int longest = kMaxChunkTiles * rule.scale;
-  const int shortest = kMinChunkTiles * rule.scale;
-  const int by_length = (num_tiles + longest - 1) / longest;
-  const int by_tiles = (num_tiles + shortest - 1) / shortest;
-  const int by_spread = rule.spread < by_tiles ? rule.spread : by_tiles;
-  const int wanted = by_length > by_spread ? by_length : by_spread;
-  return wanted < rule.max_chunks ? wanted : rule.max_chunks;
+  if (num_tiles < kMinSplitTiles) return num_tiles > 0 ? 1 : 0;
+  const auto smaller = [](int a, int b) { return a < b ? a : b; };
+  const auto larger = [](int a, int b) { return a < b ? b : a; };
+  const auto ceil_div = [](int a, int b) { return (a + b - 1) / b; };
+  const int to_spread =
+      smaller(smaller(rule.spread, kMostSpreadChunks), ceil_div(num_tiles, kMinSpreadTiles));
+  const int to_balance = smaller(rule.balance, ceil_div(num_tiles, rule.fair_tiles));
+  const int at_least = ceil_div(num_tiles, 2 * rule.fair_tiles);
+  return smaller(larger(larger(to_spread, to_balance), at_least), rule.max_chunks);
 }
 
 /// Rows of the matrix product: query heads of one KV head that a thread block handles together.
@@ -69,10 +77,10 @@ struct DecodeAttentionParams {
   int window;
   const float* sinks;
   SplitRule rule;
-  int cluster_size;       // thread blocks that share an item
+  bool draws_items;       // otherwise blocks take items in steps of the grid
   int num_stages;         // of each warp's ring
   int32_t* num_drawn;     // items drawn so far, beyond the first of every block
-  int32_t* num_arrived;   // [num_seqs, units_per_seq, cluster_size]: chunks that are done
+  int32_t* num_arrived;   // [num_seqs, units_per_seq]: chunks that are done
   float2* partial_sums;   // [num_seqs, units_per_seq, max_chunks, rows_per_unit]: maximum, sum
   float* partial_values;  // the same times head_dim up to whole groups, before dividing by the sum
 };
@@ -80,9 +88,5 @@ struct DecodeAttentionParams {
 /// Launches the kernel on num_blocks thread blocks. num_stages is filled in here.
 void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
 void sm90_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
-/// Clusters of up to kMaxDecodeCluster blocks that the device runs at once.
-int sm90_max_decode_clusters(int cluster_size);
-
-inline constexpr int kMaxDecodeCluster = 8;  // the most that every device of 9.0 takes
 
 }  // namespace augur::cuda

@@ -294,21 +294,31 @@ TEST_F(DecodeAttentionTest, RefusesAWorkspaceThatIsTooSmall) {
   EXPECT_THROW(decode_attention(args_, stream()), std::logic_error);
 }
 
-TEST(SplitRuleTest, CutsLongContextsAndFillsTheDeviceWithFewOnes) {
-  constexpr SplitRule kFull = {.spread = 1, .max_chunks = 33};
-  EXPECT_EQ(num_chunks(0, kFull), 0);
-  EXPECT_EQ(num_chunks(1, kFull), 1);
-  EXPECT_EQ(num_chunks(kMaxChunkTiles, kFull), 1);
-  EXPECT_EQ(num_chunks(kMaxChunkTiles + 1, kFull), 2);
-  EXPECT_EQ(num_chunks(100 * kMaxChunkTiles, kFull), 33);
-  constexpr SplitRule kAlone = {.spread = 33, .max_chunks = 33};
+TEST(SplitRuleTest, CutsLongContextsAndSpreadsFewOverTheDevice) {
+  constexpr SplitRule kMany = {.spread = 1, .balance = 2, .fair_tiles = 16, .max_chunks = 33};
+  EXPECT_EQ(num_chunks(0, kMany), 0);
+  EXPECT_EQ(num_chunks(1, kMany), 1);
+  EXPECT_EQ(num_chunks(16, kMany), 1);
+  EXPECT_EQ(num_chunks(17, kMany), 2);
+  EXPECT_EQ(num_chunks(64, kMany), 2);  // balanced: chunks may be longer
+  EXPECT_EQ(num_chunks(65, kMany), 3);  // up to twice as long
+  EXPECT_EQ(num_chunks(5000, kMany), 33);
+  constexpr SplitRule kAlone = {.spread = 33, .balance = 132, .fair_tiles = 16, .max_chunks = 33};
   EXPECT_EQ(num_chunks(kMinSplitTiles - 1, kAlone), 1);
-  EXPECT_EQ(num_chunks(10 * kMinChunkTiles, kAlone), 10);
+  EXPECT_EQ(num_chunks(10 * kMinSpreadTiles, kAlone), 10);
+  EXPECT_EQ(num_chunks(20 * kMinSpreadTiles, kAlone), kMostSpreadChunks);
   EXPECT_EQ(num_chunks(1000, kAlone), 33);
-  // More tiles never make fewer chunks: the workspace is sized by the longest context.
-  for (int tiles = 1; tiles < 3000; ++tiles) {
-    EXPECT_GE(num_chunks(tiles, kAlone), num_chunks(tiles - 1, kAlone));
-    EXPECT_LE(num_chunks(tiles, kAlone), tiles);
+}
+
+TEST(SplitRuleTest, MakesNoFewerChunksOfMoreTiles) {
+  // The workspace is sized by the longest context.
+  for (const int spread : {1, 3, 33}) {
+    const SplitRule rule = {
+        .spread = spread, .balance = 4 * spread, .fair_tiles = 16, .max_chunks = 33};
+    for (int tiles = 1; tiles < 3000; ++tiles) {
+      EXPECT_GE(num_chunks(tiles, rule), num_chunks(tiles - 1, rule));
+      EXPECT_LE(num_chunks(tiles, rule), tiles);
+    }
   }
 }
 
