@@ -227,9 +227,10 @@ __device__ __forceinline__ void mask_scores(float (&scores)[kValues],
   }
 }
 
-/// Turns scores into weights 2^(scale (score - max)) and returns what the sums and outputs so far
-/// must be multiplied with. The maximum stays what it was until a score is 2^8 times as heavy: that
-/// loses nothing in floating point, and most multiplications are then by 1 and can be left out.
+/// Turns scores into weights 2^(scale (score - max)), adds them up, and says what the sums and
+/// outputs so far must be multiplied with. A maximum stays what it was until a score is 2^8 times
+/// as heavy: that loses nothing in floating point, and most multiplications are then by 1 and can
+/// be left out.
 template <int kValues>
 __device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
                                                RowPair& rows,
@@ -304,7 +305,7 @@ __device__ __forceinline__ void reciprocal_sums(const PrefillKernelArgs& args,
       const int head = kv_head * args.group.size + head_in_group;
       sum += exp2_fast(args.sinks[head] * kLog2E - rows.max[half] * args.scale_log2);
     }
-    reciprocal[half] = sum > 0 ? 1 / sum : 0;
+    reciprocal[half] = sum > 0 ? __fdividef(1, sum) : 0;
   }
 }
 

@@ -10,29 +10,33 @@
 namespace augur::cuda {
 namespace {
 
-// One block per multiprocessor takes tiles until there are none. Two warpgroups (consumers) compute
-// 64 query rows each, as many as one wgmma takes. The warps of a third find the work, and bring
-// queries, keys and values ahead of it.
+// One block per multiprocessor takes tiles until there are none. Two or three warpgroups
+// (consumers) compute 64 query rows each, as many as one wgmma takes. The warps of another find the
+// work, and bring queries, keys and values ahead of it.
 //
-// The consumers take turns at issuing their products, so that one's softmax runs under the other's
+// The consumers take turns at issuing their products, so that one's softmax runs under the others'
 // products. Each also issues the scores of its next positions before the outputs of the present
 // ones, so that both run under its softmax; that goes on from tile to tile without a break.
-constexpr int kConsumers = 2;
 constexpr int kConsumerRows = 64;
-constexpr int kTileRows = kConsumers * kConsumerRows;
-constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kStages = 2;     // of keys, and of values
-constexpr int kWorkSlots = 4;  // found ahead
+constexpr int kStages = 2;         // of keys, and of values
+constexpr int kWorkSlots = 6;      // found ahead
+constexpr int kQueryBringers = 2;  // warps
 constexpr int kQueryGroupBytes = kConsumerRows * 128;
-// Together no more than the 168 a thread that the block starts with.
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = 232;
 
 template <int kGroups>
 struct Tiling {
+  // Up to 64 columns the softmax takes longer than the products, and the registers suffice for
+  // three that are about it at different times.
+  static constexpr int kConsumers = kGroups == 1 ? 3 : 2;
+  static constexpr int kTileRows = kConsumers * kConsumerRows;
+  static constexpr int kThreads = (kConsumers + 1) * 128;
+  // Together no more than the block starts with: 65,536 / kThreads a thread.
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
   // Beyond 128 columns the outputs take the registers, and a second tile of queries has no room.
+  // Three are that whose outputs are under way, that whose scores are, and the next.
   static constexpr int kPositions = kGroups <= 2 ? 128 : 64;
-  static constexpr int kQueryBuffers = kGroups <= 2 ? 2 : 1;
+  static constexpr int kQueryBuffers = kGroups <= 2 ? 3 : 1;
   static constexpr int kConsumerQueryBytes = kGroups * kQueryGroupBytes;
   static constexpr int kQueryBytes = kConsumers * kConsumerQueryBytes;
   static constexpr int kKvGroupBytes = kPositions * 128;
@@ -96,8 +100,8 @@ __device__ __forceinline__ void arrive_for_warp(uint64_t& barrier) {
 // ---------------------------------------------------------------------------------
 
 // Writes the zeros of a sequence that pads the step.
-__device__ void store_zero_rows(const PrefillKernelArgs& args, const Work& work) {
-  for (int row = static_cast<int>(threadIdx.x % 32); row < kTileRows; row += 32) {
+__device__ void store_zero_rows(const PrefillKernelArgs& args, const Work& work, int num_rows) {
+  for (int row = static_cast<int>(threadIdx.x % 32); row < num_rows; row += 32) {
     const int to = prefill::row_chunk(args, work.tile, work.kv_head, row, args.out_stride);
     if (to < 0) continue;
     for (int chunk = 0; chunk < args.head_dim / 8; ++chunk) {
@@ -118,14 +122,14 @@ __device__ __forceinline__ void find_work(const PrefillKernelArgs& args, Smem<kG
     const int rank = round * num_blocks + (round % 2 == 0 ? block : num_blocks - 1 - block);
     Work work = {};
     work.kv_head = rank % args.num_kv_heads;
-    work.is_any = prefill::find_query_tile<kTileRows>(args.batch, args.group.size,
-                                                      rank / args.num_kv_heads, work.tile);
+    work.is_any = prefill::find_query_tile<T::kTileRows>(args.batch, args.group.size,
+                                                         rank / args.num_kv_heads, work.tile);
     if (work.is_any) {
-      work.seen = prefill::seen_positions(work.tile, kTileRows, args.group, args.window);
+      work.seen = prefill::seen_positions(work.tile, T::kTileRows, args.group, args.window);
       work.first_step = (work.seen.end - 1) / T::kPositions * T::kPositions;
       work.last_step = work.seen.begin / T::kPositions * T::kPositions;
       if (work.seen.end == 0) {
-        store_zero_rows(args, work);
+        store_zero_rows(args, work, T::kTileRows);
         continue;
       }
     }
@@ -169,64 +173,80 @@ __device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
           group * T::kKvGroupBytes + (begin - first) * 128, (stop - begin) * 128};
 }
 
-// One warp for the keys, one for the values: keys are wanted, and their places free, a step before
-// the values of the same positions.
-template <int kGroups, bool kIsValues>
-__device__ __forceinline__ void bring_positions(const PrefillKernelArgs& args,
-                                                Smem<kGroups>& smem) {
+// One warp. Keys go a step ahead of values: they are wanted, and their places free, that much
+// sooner.
+template <int kGroups>
+__device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& args,
+                                                      Smem<kGroups>& smem) {
   using T = Tiling<kGroups>;
-  auto& buffers = kIsValues ? smem.values : smem.keys;
-  auto& full = kIsValues ? smem.values_full : smem.keys_full;
-  auto& empty = kIsValues ? smem.values_empty : smem.keys_empty;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
-  RingPlace<kStages> place;
+  const auto bring = [&](const Piece& piece, int num_valid, char* to, uint64_t& full) {
+    const uint32_t barrier = smem_address(&full);
+    if (lane == 0) {
+      barrier_arrive_expect(barrier, static_cast<uint32_t>(num_valid * kGroups * 128));
+    }
+    __syncwarp();
+    if (piece.num_bytes > 0) {
+      bulk_copy(smem_address(to) + piece.smem_offset, piece.from, piece.num_bytes, barrier,
+                kEvictLast);
+    }
+  };
+  RingPlace<kStages> key_place;
+  RingPlace<kStages> value_place;
+  Piece values = {};
+  int num_valid_values = 0;  // positions of the step whose values are to come; 0: none
+  const auto bring_values = [&] {
+    if (num_valid_values == 0) return;
+    value_place.wait_empty(smem.values_empty);
+    char* const to = smem.values[value_place.index];
+    // Values that nobody sees have weight 0; what is left there could be infinite.
+    if (num_valid_values < T::kPositions) {
+      for (int i = lane; i < kGroups * (T::kPositions - num_valid_values) * 8; i += 32) {
+        *reinterpret_cast<uint4*>(to + i % kGroups * T::kKvGroupBytes + num_valid_values * 128 +
+                                  i / kGroups * 16) = uint4{0, 0, 0, 0};
+      }
+      fence_async_shared();
+      __syncwarp();
+    }
+    bring(values, num_valid_values, to, smem.values_full[value_place.index]);
+    value_place.advance();
+  };
   for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
     work_place.wait_full(smem.work_full);
     const Work work = smem.work[work_place.index];
     arrive_for_warp(smem.work_empty[work_place.index]);
-    if (!work.is_any) return;
+    if (!work.is_any) break;
     const int32_t* const block_table =
         args.batch.block_table + work.tile.sequence * args.batch.block_table_stride;
-    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head) +
-                                (kIsValues ? block_bytes / 2 : 0);
+    const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head);
     const auto piece_of = [&](int first) {
       return find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, work.seen.end);
     };
-    Piece piece = piece_of(work.first_step);
+    Piece keys = piece_of(work.first_step);
     for (int first = work.first_step; first >= work.last_step; first -= T::kPositions) {
       const int num_valid = min(T::kPositions, work.seen.end - first);
-      place.wait_empty(empty);
-      // Values that nobody sees have weight 0; what is left there could be infinite.
-      if (kIsValues && num_valid < T::kPositions) {
-        for (int i = lane; i < kGroups * (T::kPositions - num_valid) * 8; i += 32) {
-          const int chunk = i / kGroups;
-          *reinterpret_cast<uint4*>(buffers[place.index] + i % kGroups * T::kKvGroupBytes +
-                                    num_valid * 128 + chunk * 16) = uint4{0, 0, 0, 0};
-        }
-        fence_async_shared();
-        __syncwarp();
-      }
-      const uint32_t barrier = smem_address(&full[place.index]);
-      if (lane == 0) {
-        barrier_arrive_expect(barrier, static_cast<uint32_t>(num_valid * kGroups * 128));
-      }
-      __syncwarp();
-      if (piece.num_bytes > 0) {
-        bulk_copy(smem_address(buffers[place.index]) + piece.smem_offset, piece.from,
-                  piece.num_bytes, barrier, kEvictLast);
-      }
-      if (first > work.last_step) piece = piece_of(first - T::kPositions);
-      place.advance();
+      key_place.wait_empty(smem.keys_empty);
+      bring(keys, num_valid, smem.keys[key_place.index], smem.keys_full[key_place.index]);
+      key_place.advance();
+      bring_values();
+      values = keys;
+      values.from += block_bytes / 2;
+      num_valid_values = num_valid;
+      if (first > work.last_step) keys = piece_of(first - T::kPositions);
     }
   }
+  bring_values();
 }
 
 // --- Bringing queries
 // -----------------------------------------------------------------------------
 
+// Several warps, each some of the rows.
 template <int kGroups>
-__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args, Smem<kGroups>& smem) {
+__device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
+                                              Smem<kGroups>& smem,
+                                              int bringer) {
   using T = Tiling<kGroups>;
   RingPlace<T::kQueryBuffers> place;
   for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
@@ -235,7 +255,7 @@ __device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args, Sme
     arrive_for_warp(smem.work_empty[work_place.index]);
     if (!work.is_any) return;
     place.wait_empty(smem.queries_empty);
-    for (int row = 0; row < kTileRows; row += 32) {
+    for (int row = bringer * 32; row < T::kTileRows; row += kQueryBringers * 32) {
       const uint32_t to = smem_address(smem.queries[place.index]) +
                           row / kConsumerRows * T::kConsumerQueryBytes + row % kConsumerRows * 128;
       prefill::copy_query_rows<kGroups>(args, work.tile, work.kv_head, row, to, kQueryGroupBytes);
@@ -279,9 +299,10 @@ __device__ __forceinline__ void pin_registers(uint32_t (&values)[kValues][4]) {
 __device__ __forceinline__ void named_barrier_arrive(int id, int num_threads) {
   asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(num_threads) : "memory");
 }
-// Whose turn it is: barrier kTurn + c opens when the other consumer has issued its products.
+// Named barriers. Whose turn it is: kTurn + c opens when the consumer before has issued its
+// products.
 constexpr int kTurn = 1;
-constexpr int kConsumerDone = kTurn + kConsumers;
+constexpr int kConsumerDone = 8;  // + c: all warps of consumer c are here
 
 template <int kGroups>
 __device__ __forceinline__ void issue_scores(float (&scores)[Tiling<kGroups>::kPositions / 2],
@@ -303,11 +324,10 @@ __device__ __forceinline__ void issue_outputs(
     float (&out)[kGroups * 32],
     const uint32_t (&weights)[Tiling<kGroups>::kPositions / 16][4],
     uint32_t values) {
-  using T = Tiling<kGroups>;
-  const uint64_t b = transposed_descriptor(values, T::kKvGroupBytes);
+  const uint64_t b = transposed_descriptor(values, Tiling<kGroups>::kKvGroupBytes);
 #pragma unroll
-  for (int k = 0; k < T::kPositions / 16; ++k) {
-    Wgmma<kGroups * 64>::template regs_smem<true>(out, weights[k], b + k * (2048 / 16), true);
+  for (int run = 0; run < Tiling<kGroups>::kPositions / 16; ++run) {
+    Wgmma<kGroups * 64>::template regs_smem<true>(out, weights[run], b + run * (2048 / 16), true);
   }
   wgmma_commit();
 }
@@ -428,7 +448,9 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
     clear_outputs();
   };
 
-  if (consumer == 1) named_barrier_arrive(kTurn + 0, kConsumers * 128);
+  constexpr int kTurnThreads = 2 * 128;  // who waits and who lets go
+  const int next_consumer = (consumer + 1) % T::kConsumers;
+  if (next_consumer == 0) named_barrier_arrive(kTurn + 0, kTurnThreads);
   clear_outputs();
   while (begin_tile()) {
     await_queries();
@@ -454,10 +476,10 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
     pack_weights(scores, weights);
     while (has_next) {
       if (is_tile_done) await_queries();
-      named_barrier(kTurn + consumer, kConsumers * 128);
+      named_barrier(kTurn + consumer, kTurnThreads);
       issue_step_scores();
       issue_step_outputs();
-      named_barrier_arrive(kTurn + 1 - consumer, kConsumers * 128);
+      named_barrier_arrive(kTurn + next_consumer, kTurnThreads);
       wgmma_wait<1>();
       release_keys();
       weigh_scores();
@@ -484,24 +506,25 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
 }
 
 template <int kGroups>
-__global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernelArgs args) {
+__global__ void __launch_bounds__(Tiling<kGroups>::kThreads, 1)
+    sm90_prefill_kernel(PrefillKernelArgs args) {
   using T = Tiling<kGroups>;
   extern __shared__ __align__(1024) char raw_smem[];
   auto& smem = *reinterpret_cast<Smem<kGroups>*>(raw_smem);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kWorkSlots; ++i) {
       barrier_init(smem_address(&smem.work_full[i]), 1);
-      barrier_init(smem_address(&smem.work_empty[i]), 3 + kConsumers * 4);
+      barrier_init(smem_address(&smem.work_empty[i]), 1 + kQueryBringers + T::kConsumers * 4);
     }
     for (int i = 0; i < T::kQueryBuffers; ++i) {
-      barrier_init(smem_address(&smem.queries_full[i]), 1);
-      barrier_init(smem_address(&smem.queries_empty[i]), kConsumers * 4);
+      barrier_init(smem_address(&smem.queries_full[i]), kQueryBringers);
+      barrier_init(smem_address(&smem.queries_empty[i]), T::kConsumers * 4);
     }
     for (int i = 0; i < kStages; ++i) {
       barrier_init(smem_address(&smem.keys_full[i]), 1);
-      barrier_init(smem_address(&smem.keys_empty[i]), kConsumers * 4);
+      barrier_init(smem_address(&smem.keys_empty[i]), T::kConsumers * 4);
       barrier_init(smem_address(&smem.values_full[i]), 1);
-      barrier_init(smem_address(&smem.values_empty[i]), kConsumers * 4);
+      barrier_init(smem_address(&smem.values_empty[i]), T::kConsumers * 4);
     }
     barrier_init_fence();
   }
@@ -510,22 +533,17 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_prefill_kernel(PrefillKernel
   let_next_kernel_start();
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   if (warpgroup == 0) {
-    give_up_registers<kProducerRegisters>();
-    switch (static_cast<int>(threadIdx.x) / 32) {
-      case 0:
-        find_work<kGroups>(args, smem);
-        break;
-      case 1:
-        bring_queries<kGroups>(args, smem);
-        break;
-      case 2:
-        bring_positions<kGroups, false>(args, smem);
-        break;
-      default:
-        bring_positions<kGroups, true>(args, smem);
+    give_up_registers<T::kProducerRegisters>();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (warp == 0) {
+      find_work<kGroups>(args, smem);
+    } else if (warp == 1) {
+      bring_keys_and_values<kGroups>(args, smem);
+    } else {
+      bring_queries<kGroups>(args, smem, warp - 2);
     }
   } else {
-    take_registers<kConsumerRegisters>();
+    take_registers<T::kConsumerRegisters>();
     compute<kGroups>(args, smem, warpgroup - 1);
   }
 }
@@ -535,11 +553,11 @@ void launch_sm90_prefill(const PrefillKernelArgs& args, cudaStream_t stream) {
   constexpr int64_t kSmemBytes = sizeof(Smem<kGroups>);
   static_assert(kSmemBytes <= 227 * 1024);
   allow_smem(sm90_prefill_kernel<kGroups>, kSmemBytes);
-  const int64_t num_works = max_query_tiles(args, kTileRows) * args.num_kv_heads;
+  const int64_t num_works = max_query_tiles(args, Tiling<kGroups>::kTileRows) * args.num_kv_heads;
   const int64_t num_blocks = std::min<int64_t>(num_works, device_traits().num_sms);
   launch(sm90_prefill_kernel<kGroups>,
          {.grid = dim3(static_cast<unsigned>(num_blocks)),
-          .block = dim3(kThreads),
+          .block = dim3(Tiling<kGroups>::kThreads),
           .smem_bytes = kSmemBytes},
          stream, args);
 }
