@@ -30,6 +30,18 @@ enum class Rows : uint8_t {
   kAllTokens  // an MLP: tile i is the i-th tile_rows tokens
 };
 
+// What both kernels share beside the data, kept from call to call.
+struct State {
+  // Blocks take items by these; the last block of the second kernel sets them back to zero.
+  int32_t* next_gate_up;
+  int32_t* next_down;
+  int32_t* num_blocks_done;  // of the second kernel
+  // The number of calls so far. Item i of the first kernel is finished when finished[i] is one
+  // more: the second kernel need not wait for all of them, and nothing needs to be cleared.
+  uint32_t* num_calls;
+  uint32_t* finished;
+};
+
 struct StreamArgs {
   const std::byte* matrices[2];  // gate and up, or down, in slot 0
   int64_t slot_bytes;
@@ -51,8 +63,8 @@ struct StreamArgs {
   const float* weights;
   const int32_t* slot_of_expert;
   int top_k;
-  int32_t* next_item;     // zero when the kernel starts
-  int32_t* others_items;  // of the kernel before and after, to be set to zero
+  int gate_up_rows;  // of an item of the first kernel
+  State state;
 };
 
 // The weights as bf16: a row of a tile is 64 columns. A format says how many bytes that row has
@@ -78,8 +90,10 @@ struct StageInfo {
   int flags;
   int num_rows;  // of the item's tile
   int group;
+  int tile;
   int first;  // of the tile's rows
-  int padding[3];
+  uint32_t call;
+  int padding;
 };
 constexpr int kIsFirstOfItem = 1;
 constexpr int kIsLastOfItem = 2;
@@ -99,7 +113,7 @@ struct Smem {
   static constexpr int kSumBytes = kParts * kMatrices * kPassCols * kSumPitch * 4;
   // Per stage: its info, where each row goes, each row's weight, three barriers.
   static constexpr int kPerStage = kStageBytes + sizeof(StageInfo) + kN * 8 + 3 * 8;
-  static constexpr int kFixed = kSumBytes + kN * 8 + kMaxChoices * 8;
+  static constexpr int kFixed = kSumBytes + kMaxChoices * 8;
 
   std::byte* base;
   int num_stages;
@@ -119,12 +133,8 @@ struct Smem {
     return reinterpret_cast<int32_t*>(&info(num_stages)) + s * 2 * kN;
   }
   __device__ float* scales(int s) const { return reinterpret_cast<float*>(out_rows(s) + kN); }
-  // Where the rows of the item come from; for kTokensWarp alone.
-  __device__ const std::byte** token_rows() const {
-    return reinterpret_cast<const std::byte**>(out_rows(num_stages));
-  }
   // Slot and number of the one token's choices.
-  __device__ int2* choices() const { return reinterpret_cast<int2*>(token_rows() + kN); }
+  __device__ int2* choices() const { return reinterpret_cast<int2*>(out_rows(num_stages)); }
   // Complete when: the stage's weights are on their way, everything has landed, all have read.
   __device__ uint32_t posted(int s) const { return smem_address(choices() + kMaxChoices) + s * 24; }
   __device__ uint32_t full(int s) const { return posted(s) + 8; }
@@ -151,6 +161,7 @@ struct WeightsProducer {
 
   struct Item {
     int64_t idx;
+    int tile;
     int first;
     int num_rows;
     int group;
@@ -160,6 +171,7 @@ struct WeightsProducer {
   const StreamArgs& args;
   const Layout& smem;
   RingCursor at;
+  uint32_t call;  // the number of this one
   int64_t num_items = 0;
   int num_choices = 0;
   int num_k_tiles = 0;
@@ -183,19 +195,19 @@ struct WeightsProducer {
 
   __device__ void find_item(Item& next) const {
     if (next.idx >= num_items) return;
-    const int tile_idx = static_cast<int>(next.idx) / args.num_groups;
+    next.tile = static_cast<int>(next.idx) / args.num_groups;
     next.group = static_cast<int>(next.idx) % args.num_groups;
     if (args.rows == Rows::kPlan) {
-      const int4 tile = __ldcg(reinterpret_cast<const int4*>(args.plan.tiles + tile_idx));
+      const int4 tile = __ldcg(reinterpret_cast<const int4*>(args.plan.tiles + next.tile));
       next.first = tile.y;
       next.num_rows = tile.z;
       next.slot = tile.w;
     } else if (args.rows == Rows::kOneToken) {
-      next.first = tile_idx;
+      next.first = next.tile;
       next.num_rows = 1;
-      next.slot = num_choices > 0 ? smem.choices()[tile_idx].x : 0;
+      next.slot = num_choices > 0 ? smem.choices()[next.tile].x : 0;
     } else {
-      next.first = tile_idx * kN;
+      next.first = next.tile * kN;
       next.num_rows = static_cast<int>(min(args.num_tokens - next.first, int64_t{kN}));
       next.slot = 0;
     }
@@ -252,7 +264,8 @@ struct WeightsProducer {
   __device__ void post(int k_tiles, int flags) {
     StageInfo& info = smem.info(at.stage);
     *reinterpret_cast<int4*>(&info) = make_int4(k_tiles, flags, item.num_rows, item.group);
-    info.first = item.first;
+    *reinterpret_cast<int4*>(&info.tile) =
+        make_int4(item.tile, item.first, static_cast<int>(call), 0);
     barrier_arrive(smem.posted(at.stage));
     at.advance();
   }
@@ -261,6 +274,7 @@ struct WeightsProducer {
     if (!kIsDown) {
       wait_for_previous_kernels();
       let_next_kernel_start();
+      call = __ldcg(args.state.num_calls) + 1;
     }
     int64_t num_tiles = (args.num_tokens + kN - 1) / kN;
     num_k_tiles = args.num_k_tiles;
@@ -277,39 +291,41 @@ struct WeightsProducer {
     Item next;
     next.idx = blockIdx.x;
     find_item(next);
-    bool has_waited = !kIsDown;
-    const auto wait = [&] {
-      if (!has_waited) wait_for_previous_kernels();
-      has_waited = true;
-    };
+    int32_t* const counter = kIsDown ? args.state.next_down : args.state.next_gate_up;
     while (next.idx < num_items) {
       begin_item(next);
       // The next item takes two reads, each about as long as a stage's copies.
       int num_looked_up = 0;
       const auto look_up = [&] {
         if (num_looked_up++ == 0) {
-          next.idx = int64_t{gridDim.x} + atomicAdd(args.next_item, 1);
+          next.idx = int64_t{gridDim.x} + atomicAdd(counter, 1);
         } else {
           find_item(next);
         }
       };
       for (int step = 0; step < num_steps; ++step) {
-        // The counter belongs to this kernel once the one before has ended; the first weights go
-        // ahead of that.
-        if (step == at.num_stages) wait();
         barrier_wait(smem.empty(at.stage), at.parity ^ 1);
         copy(step, num_steps);
-        if (has_waited && num_looked_up < 2) look_up();
+        if (num_looked_up < 2) look_up();
       }
-      wait();
       while (num_looked_up < 2) look_up();
     }
-    wait();
-    if (blockIdx.x == 0) *args.others_items = 0;
     barrier_wait(smem.empty(at.stage), at.parity ^ 1);
     barrier_arrive(smem.full(at.stage));
     item = {};
     post(0, kIsEnd);
+    if (kIsDown) end_call();
+  }
+
+  // When the last block is done, nobody reads the counters any more until the next call.
+  __device__ void end_call() {
+    wait_for_previous_kernels();  // so that this kernel does not end before the first one
+    __threadfence();
+    if (atomicAdd(args.state.num_blocks_done, 1) != static_cast<int>(gridDim.x) - 1) return;
+    *args.state.next_gate_up = 0;
+    *args.state.next_down = 0;
+    *args.state.num_blocks_done = 0;
+    *args.state.num_calls = call;
   }
 };
 
@@ -320,18 +336,47 @@ struct TokensProducer {
   static constexpr int kRowsPerLane = (kN + 31) / 32;
   using Layout = Smem<kMatrices, kN, kRows>;
 
+  static constexpr int kChunks = Layout::kTiles * 8;  // 16 bytes each, of a row in a stage
+  // The warp copies so many rows, or 32 chunks of one, at a time.
+  static constexpr int kRowsAtATime = kChunks < 32 ? 32 / kChunks : 1;
+
   const StreamArgs& args;
   const Layout& smem;
   int lane;
   RingCursor at;
-  int num_steps_done = 0;  // of the item
+  int step = 0;  // of the item
+  bool is_ready = false;
   // Of rows lane and lane + 32: where the result goes, and its weight.
   int out_rows[kRowsPerLane];
   float scales[kRowsPerLane];
+  // Where the rows this lane copies of start, in chunks.
+  uint32_t starts[kN / kRowsAtATime];
+
+  // Whether the first kernel's items [first, first + count) are finished. What this lane finds is
+  // what the warp may read.
+  __device__ bool are_finished(int first, int count, uint32_t call) const {
+    bool all = true;
+    for (int i = lane; i < count; i += 32) {
+      uint32_t value;
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n"
+                   : "=r"(value)
+                   : "l"(args.state.finished + first + i)
+                   : "memory");
+      all = all && value == call;
+    }
+    return __all_sync(~0u, all);
+  }
+  // Items of the first kernel make the columns of h in their order, tile by tile.
+  __device__ void wait_for_h(const StageInfo& info) {
+    const int num_per_tile = kTileCols / args.gate_up_rows;
+    const int first = (info.tile * args.num_k_tiles + step * Layout::kTiles) * num_per_tile;
+    while (!are_finished(first, info.num_k_tiles * num_per_tile, info.call)) {
+    }
+  }
 
   __device__ void begin_item(const StageInfo& info) {
-    num_steps_done = 0;
-    __syncwarp();
+    step = 0;
+    uint32_t own_starts[kRowsPerLane] = {};
 #pragma unroll
     for (int i = 0; i < kRowsPerLane; ++i) {
       const int row = lane + 32 * i;
@@ -349,34 +394,46 @@ struct TokensProducer {
         out_rows[i] = info.first + row;
         x_row = out_rows[i];
       }
-      smem.token_rows()[row] = reinterpret_cast<const std::byte*>(args.x + x_row * args.x_stride);
+      own_starts[i] = static_cast<uint32_t>(x_row * args.x_stride / 8);
     }
-    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kN / kRowsAtATime; ++i) {
+      const int row = i * kRowsAtATime + lane / kChunks;
+      starts[i] = __shfl_sync(~0u, own_starts[i * kRowsAtATime / 32], row % 32);
+    }
+    if (kIsDown && args.rows != Rows::kOneToken) {
+      const int count = args.num_k_tiles * (kTileCols / args.gate_up_rows);
+      is_ready = are_finished(info.tile * count, count, info.call);
+    }
   }
 
   __device__ void copy(const StageInfo& info) {
-    constexpr int kChunks = Layout::kTiles * 8;  // of a row in a stage
     const uint32_t to = smem_address(smem.tokens(at.stage));
-    const int64_t done_bytes = int64_t{num_steps_done++} * kChunks * 16;
-    const int num_chunks = info.num_rows * kChunks;
-#pragma unroll 4
-    for (int i = lane; i < num_chunks; i += 32) {
-      const int row = i / kChunks;
-      const int chunk = i % kChunks;
-      if (chunk >= info.num_k_tiles * 8) continue;
-      copy_async_16(to + row * Layout::kTokenPitch + chunk * 16,
-                    smem.token_rows()[row] + done_bytes + chunk * 16);
+    const auto* const from = reinterpret_cast<const uint4*>(args.x) + int64_t{step} * kChunks;
+    const int num_chunks = info.num_k_tiles * 8;
+#pragma unroll
+    for (int i = 0; i < kN / kRowsAtATime; ++i) {
+      if (i * kRowsAtATime >= info.num_rows) break;
+      const int row = i * kRowsAtATime + lane / kChunks;
+#pragma unroll
+      for (int chunk = lane % kChunks; chunk < kChunks; chunk += 32) {
+        if (row < info.num_rows && chunk < num_chunks) {
+          copy_async_16(to + row * Layout::kTokenPitch + chunk * 16, from + starts[i] + chunk);
+        }
+      }
     }
     barrier_arrive_after_copies(smem.full(at.stage));
   }
 
   __device__ void run() {
-    wait_for_previous_kernels();
+    if (!kIsDown) wait_for_previous_kernels();
     while (true) {
       barrier_wait(smem.posted(at.stage), at.parity);
       const StageInfo info = smem.info(at.stage);
       if (info.flags & kIsFirstOfItem) begin_item(info);
+      if (kIsDown && !is_ready) wait_for_h(info);
       copy(info);
+      ++step;
       if (info.flags & kIsLastOfItem) {
 #pragma unroll
         for (int i = 0; i < kRowsPerLane; ++i) {
@@ -463,15 +520,30 @@ struct Consumer {
       for (int m = 0; m < kMatrices; ++m) {
         Bf16Format::load(a[m], rows + (kIsDown ? unit : m) * kUnitBytes, g, t, half);
       }
+      // Two blocks of tokens at a time, so that their products overlap.
+      constexpr int kAtATime = kBlocks < 2 ? 1 : 2;
 #pragma unroll
-      for (int block = 0; block < kBlocks; ++block) {
-        if (block >= num_blocks) break;
-        const uint4 b = *reinterpret_cast<const uint4*>(tokens + block * 8 * Layout::kTokenPitch +
-                                                        k_tile * 128);
+      for (int first = 0; first < kBlocks; first += kAtATime) {
+        if (first >= num_blocks) break;
+        uint4 b[kAtATime];
+#pragma unroll
+        for (int i = 0; i < kAtATime; ++i) {
+          b[i] = *reinterpret_cast<const uint4*>(tokens + (first + i) * 8 * Layout::kTokenPitch +
+                                                 k_tile * 128);
+        }
 #pragma unroll
         for (int m = 0; m < kMatrices; ++m) {
-          mma_16x8x16(sums[m][block], a[m][0], b.x, b.y);
-          mma_16x8x16(sums[m][block], a[m][1], b.z, b.w);
+#pragma unroll
+          for (int i = 0; i < kAtATime; ++i) {
+            mma_16x8x16(sums[m][first + i], a[m][0], b[i].x, b[i].y);
+          }
+        }
+#pragma unroll
+        for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+          for (int i = 0; i < kAtATime; ++i) {
+            mma_16x8x16(sums[m][first + i], a[m][1], b[i].z, b[i].w);
+          }
         }
       }
     }
@@ -534,6 +606,15 @@ struct Consumer {
     }
   }
 
+  // After the barrier that ends finish_item.
+  __device__ void say_finished(const StageInfo& info) const {
+    __threadfence();
+    asm volatile("st.release.gpu.global.u32 [%0], %1;\n" ::"l"(
+                     args.state.finished + info.tile * args.num_groups + info.group),
+                 "r"(info.call)
+                 : "memory");
+  }
+
   __device__ void write_result(const float (&totals)[kMatrices][4],
                                int64_t out_row,
                                int64_t col,
@@ -567,7 +648,10 @@ struct Consumer {
       const int4 what = *reinterpret_cast<const int4*>(&smem.info(at.stage));
       if (what.y & kIsEnd) return;
       multiply(at.stage, what.x, (what.z + 7) / 8);
-      if (what.y & kIsLastOfItem) finish_item(at.stage, what.z, what.w);
+      if (what.y & kIsLastOfItem) {
+        finish_item(at.stage, what.z, what.w);
+        if (!kIsDown && threadIdx.x == 0) say_finished(smem.info(at.stage));
+      }
       __syncwarp();
       if (threadIdx.x % 32 == 0) barrier_arrive(smem.empty(at.stage));
       at.advance();
@@ -593,12 +677,15 @@ __global__ void __launch_bounds__(kThreads, is_paired(kN) ? 2 : 1)
     }
     barrier_init_fence();
   }
+  // The first kernel has waited for the call before, which counted itself, and not yet ended.
+  uint32_t call = 0;
+  if (kMatrices == 1 && threadIdx.x == kWeightsWarp * 32) call = __ldcg(args.state.num_calls) + 1;
   __syncthreads();
   if (kMatrices == 1) let_next_kernel_start();
   const auto warp = static_cast<int>(threadIdx.x / 32);
   const auto lane = static_cast<int>(threadIdx.x % 32);
   if (warp == kWeightsWarp) {
-    WeightsProducer<kMatrices, kN, kRows> producer{args, smem, {args.num_stages}};
+    WeightsProducer<kMatrices, kN, kRows> producer{args, smem, {args.num_stages}, call};
     producer.run(lane);
   } else if (warp == kTokensWarp) {
     TokensProducer<kMatrices, kN, kRows> producer{args, smem, lane, {args.num_stages}};
@@ -657,7 +744,9 @@ __global__ void pad_rows_kernel(Tensor x, __nv_bfloat16* to, int64_t to_stride) 
 }
 
 constexpr int64_t kAlignment = 256;
-constexpr int kCounterStride = kMoeDecodeCounters / 2;  // in another sector of L2
+constexpr int64_t kCounterBytes = 64;  // each in sectors of its own
+constexpr int kNumCounters = 4;
+constexpr int kFewestRows = 16;  // of an item
 
 int64_t aligned(int64_t num_bytes) {
   return ceil_div(num_bytes, kAlignment) * kAlignment;
@@ -688,6 +777,13 @@ struct Workspace {
     num_bytes = h_bytes + y_bytes + aligned(num_tokens * padded(hidden) * 2);
   }
 };
+
+State place_state(std::byte* memory) {
+  const auto counter = [&](int i) { return memory + i * kCounterBytes; };
+  return {reinterpret_cast<int32_t*>(counter(0)), reinterpret_cast<int32_t*>(counter(1)),
+          reinterpret_cast<int32_t*>(counter(2)), reinterpret_cast<uint32_t*>(counter(3)),
+          reinterpret_cast<uint32_t*>(counter(kNumCounters))};
+}
 
 // Half of a multiprocessor's shared memory, less what a block reserves; all of it for the widest
 // tiles, whose blocks are alone.
@@ -762,10 +858,10 @@ void run_mlps(StreamArgs common,
               const Tensor& out,
               const MoeDecodeConfig& config,
               const Workspace& workspace,
-              int32_t* counters,
               cudaStream_t stream) {
   const int64_t hidden = weights.gate.num_cols;
   const int64_t intermediate = weights.gate.num_rows;
+  common.gate_up_rows = config.gate_up_rows;
   StreamArgs args = with_tokens(common, x, workspace.x, stream);
   args.matrices[0] = weights.gate.data;
   args.matrices[1] = weights.up.data;
@@ -775,8 +871,6 @@ void run_mlps(StreamArgs common,
   args.out_stride = padded(intermediate);
   args.num_out_cols = intermediate;
   args.shared = {};
-  args.next_item = counters;
-  args.others_items = counters + kCounterStride;
   stream_weights<2>(config.tile_rows, config.gate_up_rows, args, stream);
 
   args = common;
@@ -791,8 +885,6 @@ void run_mlps(StreamArgs common,
   args.out_stride = out.row_stride;
   args.is_out_bf16 = out.dtype == DType::kBF16;
   args.is_out_aligned = is_aligned(out, 4);
-  args.next_item = counters + kCounterStride;
-  args.others_items = counters;
   stream_weights<1>(config.tile_rows, config.down_rows, args, stream);
 }
 
@@ -815,7 +907,7 @@ MoeDecodeConfig decode_config(int64_t num_tokens,
   // Enough items that the last ones to be taken are a small part: eight for each multiprocessor of
   // the largest Hopper. Fewer rows make more of them, though each reads smaller pieces, and the
   // tokens' values more often: only while tiles are narrow.
-  constexpr int64_t kWantedItems = 8 * 132;
+  constexpr int64_t kWantedItems = 3 * 128;
   MoeDecodeConfig config;
   config.tile_rows = num_tokens <= 8 ? 8 : num_tokens <= 16 ? 16 : num_tokens <= 32 ? 32 : 64;
   const int min_rows = config.tile_rows <= 16 ? 16 : config.tile_rows;
@@ -857,6 +949,11 @@ int64_t moe_decode_workspace_bytes(int64_t num_tokens,
   return Workspace(nullptr, num_tokens, top_k, hidden_size, intermediate_size).num_bytes;
 }
 
+int64_t moe_decode_state_bytes(int64_t num_tokens, int top_k, int64_t intermediate_size) {
+  return kNumCounters * kCounterBytes +
+         num_tokens * top_k * (padded(intermediate_size) / kFewestRows) * 4;
+}
+
 void sm90_moe_decode(const MoeDecodeArgs& args, cudaStream_t stream) {
   AUGUR_NVTX_RANGE("sm90_moe_decode");
   const MoeArgs& moe = args.moe;
@@ -873,6 +970,7 @@ void sm90_moe_decode(const MoeDecodeArgs& args, cudaStream_t stream) {
   const Workspace workspace(args.workspace, num_tokens, moe.top_k, layout.hidden_size,
                             layout.intermediate_size);
   StreamArgs common = {};
+  common.state = place_state(args.state);
   common.slot_bytes = layout.block_bytes;
   common.rows = is_one_token ? Rows::kOneToken : Rows::kPlan;
   common.num_tokens = num_tokens;
@@ -885,7 +983,7 @@ void sm90_moe_decode(const MoeDecodeArgs& args, cudaStream_t stream) {
   const int64_t y_stride = padded(layout.hidden_size);
   const Tensor y = {workspace.y, DType::kF32, num_tokens * moe.top_k, layout.hidden_size, y_stride};
   run_mlps(common, layout.view(moe.table.slots), moe.x, is_one_token ? moe.out : y, args.config,
-           workspace, args.counters, stream);
+           workspace, stream);
   if (is_one_token) return;
   launch(moe_sum_kernel,
          {.grid = dim3(
@@ -915,10 +1013,11 @@ void sm90_mlp_decode(const MlpDecodeArgs& args, cudaStream_t stream) {
   const Workspace workspace(args.workspace, mlp.x.num_rows, 1, mlp.weights.gate.num_cols,
                             mlp.weights.gate.num_rows);
   StreamArgs common = {};
+  common.state = place_state(args.state);
   common.rows = Rows::kAllTokens;
   common.num_tokens = mlp.x.num_rows;
   common.top_k = 1;
-  run_mlps(common, mlp.weights, mlp.x, mlp.out, args.config, workspace, args.counters, stream);
+  run_mlps(common, mlp.weights, mlp.x, mlp.out, args.config, workspace, stream);
 }
 
 int64_t bytes_moved(const MlpDecodeArgs& args) {

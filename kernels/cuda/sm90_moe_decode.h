@@ -49,9 +49,11 @@ int64_t moe_decode_workspace_bytes(int64_t num_tokens,
                                    int64_t hidden_size,
                                    int64_t intermediate_size);
 
-/// Numbers by which blocks share out the items. They are zero before the first call and belong to
-/// these kernels alone from then on; calls that use the same ones are ordered by one stream.
-inline constexpr int kMoeDecodeCounters = 64;
+/// Bytes of the state, by which blocks share out the work and see what is done, for up to
+/// num_tokens tokens; 256-byte aligned. It is zero before the first call and belongs to these
+/// kernels alone from then on. Calls of any sizes within its own may share one, where one stream
+/// orders them.
+int64_t moe_decode_state_bytes(int64_t num_tokens, int top_k, int64_t intermediate_size);
 
 /// The routed experts, and the sum with the shared expert's result.
 ///   moe         moe.x bf16; moe.out f32 or bf16; moe.shared is not read
@@ -59,14 +61,14 @@ inline constexpr int kMoeDecodeCounters = 64;
 ///   plan        of moe.experts, made with config.tile_rows; not read unless config.needs_plan
 ///   config      moe_decode_config of the sizes
 ///   workspace   moe_decode_workspace_bytes of the sizes or more
-///   counters    [kMoeDecodeCounters]
+///   state       moe_decode_state_bytes of the sizes or more
 struct MoeDecodeArgs {
   MoeArgs moe;
   Tensor shared_out;
   MoePlan plan;
   MoeDecodeConfig config;
   std::byte* workspace = nullptr;
-  int32_t* counters = nullptr;
+  std::byte* state = nullptr;
 };
 /// Asynchronous on `stream`.
 void sm90_moe_decode(const MoeDecodeArgs& args, cudaStream_t stream);
@@ -78,7 +80,7 @@ struct MlpDecodeArgs {
   MlpArgs mlp;
   MoeDecodeConfig config;          // mlp_decode_config of the sizes
   std::byte* workspace = nullptr;  // as for experts with top_k 1
-  int32_t* counters = nullptr;     // as above
+  std::byte* state = nullptr;      // likewise
 };
 /// Asynchronous on `stream`.
 void sm90_mlp_decode(const MlpDecodeArgs& args, cudaStream_t stream);

@@ -148,7 +148,7 @@ class CudaMoeDecodeTest : public CudaTest, public ::testing::WithParamInterface<
     CudaTest::SetUp();
     if (IsSkipped()) return;
     if (!device_traits().is_hopper()) GTEST_SKIP() << "not a Hopper GPU";
-    counters_ = upload(std::vector<int32_t>(kMoeDecodeCounters));
+    state_ = upload(std::vector<std::byte>(moe_decode_state_bytes(128, 8, 256)));
   }
 
   // Weights, inputs and a routing drawn for the problem.
@@ -237,7 +237,7 @@ class CudaMoeDecodeTest : public CudaTest, public ::testing::WithParamInterface<
     if (config.needs_plan) args.plan = make_plan(config.tile_rows);
     args.workspace = device_array<std::byte>(
         moe_decode_workspace_bytes(p.num_tokens, p.top_k, p.hidden, p.intermediate));
-    args.counters = counters_;
+    args.state = state_;
     sm90_moe_decode(args, stream());
     if (p.out_dtype == DType::kBF16) {
       return to_floats(download(static_cast<const Bf16*>(args.moe.out.data), count));
@@ -275,7 +275,7 @@ class CudaMoeDecodeTest : public CudaTest, public ::testing::WithParamInterface<
   std::vector<int32_t> experts_;
   std::vector<float> weights_;
   std::vector<float> shared_;
-  int32_t* counters_ = nullptr;
+  std::byte* state_ = nullptr;
 };
 
 TEST_P(CudaMoeDecodeTest, IsNearTheSumInFloat64) {
@@ -342,7 +342,7 @@ TEST_F(CudaMoeDecodeTest, CallsInARowDoNotDisturbEachOther) {
   args.moe.top_k = p.top_k;
   args.moe.table = {pool_, layout_of(p.hidden, p.intermediate), upload(slots_), p.num_experts};
   args.config = default_config();
-  args.counters = counters_;
+  args.state = state_;
   args.workspace = device_array<std::byte>(
       moe_decode_workspace_bytes(p.num_tokens, p.top_k, p.hidden, p.intermediate));
   // Each call has another x; every second one the first.
@@ -387,7 +387,7 @@ TEST_P(CudaMlpDecodeTest, IsNearTheSumInFloat64) {
   args.config = mlp_decode_config(num_tokens, hidden, intermediate);
   args.workspace =
       device_array<std::byte>(moe_decode_workspace_bytes(num_tokens, 1, hidden, intermediate));
-  args.counters = upload(std::vector<int32_t>(kMoeDecodeCounters));
+  args.state = upload(std::vector<std::byte>(moe_decode_state_bytes(num_tokens, 1, intermediate)));
   sm90_mlp_decode(args, stream());
   const std::vector<float> actual =
       out_dtype == DType::kBF16
