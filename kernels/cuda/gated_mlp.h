@@ -33,6 +33,7 @@ struct GatedMlp {
   __nv_bfloat16* h = nullptr;   // its layout is the kernel's own
   __nv_bfloat16* y = nullptr;   // [num_assignments, y_stride], row a of assignment a
   int64_t y_stride = 0;
+  int64_t y_cols = 0;  // that may be written, a multiple of 8
 
 #ifdef __CUDACC__
   __device__ int64_t num_tiles() const {
@@ -76,6 +77,7 @@ inline GatedMlp gated_mlp(const MoePrefillArgs& args) {
   mlp.top_k = moe.top_k;
   mlp.num_tiles_bound = max_tiles(num_assignments, moe.table.num_experts, args.plan.tile_rows);
   mlp.y_stride = round_up(layout.hidden_size, kTileCols);
+  mlp.y_cols = mlp.y_stride;
   return mlp;
 }
 
@@ -96,6 +98,7 @@ inline GatedMlp gated_mlp(const MlpPrefillArgs& args, int tile_rows) {
   mlp.num_assignments = x.num_rows;
   mlp.num_tiles_bound = (x.num_rows + tile_rows - 1) / tile_rows;
   mlp.y_stride = round_up(x.num_cols, kTileCols);
+  mlp.y_cols = mlp.y_stride;
   return mlp;
 }
 

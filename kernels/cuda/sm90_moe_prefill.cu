@@ -76,7 +76,7 @@ __device__ __forceinline__ void barrier_arrive_remote(uint32_t smem_barrier, uin
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}\n" ::"r"(smem_barrier),
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(smem_barrier),
       "r"(block)
       : "memory");
 }
@@ -393,7 +393,7 @@ __device__ __forceinline__ void write_y(const float (&sums)[128],
     store_rows(result, word, [&](int warp_row, int chunk, const uint4& value) {
       const int row_assignment = __shfl_sync(0xFFFFFFFFu, assignment, warp_row);
       const int64_t col = first_col + chunk * 8;
-      if (first_row + warp_row >= num_rows || col >= mlp.y_stride) return;
+      if (first_row + warp_row >= num_rows || col >= mlp.y_cols) return;
       *reinterpret_cast<uint4*>(mlp.y + row_assignment * mlp.y_stride + col) = value;
     });
   }
@@ -572,12 +572,21 @@ void sm90_mlp_prefill(const MlpPrefillArgs& args, cudaStream_t stream) {
   AUGUR_NVTX_RANGE("sm90_mlp_prefill");
   const int64_t num_tokens = args.mlp.x.num_rows;
   if (num_tokens == 0) return;
-  const GatedMlp mlp = with_workspace(gated_mlp(args, kTileTokens), args.workspace);
+  GatedMlp mlp = with_workspace(gated_mlp(args, kTileTokens), args.workspace);
+  const Tensor& out = args.mlp.out;
+  const bool is_direct = out.dtype == DType::kBF16 && out.row_stride % 8 == 0 &&
+                         reinterpret_cast<uintptr_t>(out.data) % 16 == 0;
+  if (is_direct) {
+    mlp.y = out.row<__nv_bfloat16>(0);
+    mlp.y_stride = out.row_stride;
+    mlp.y_cols = mlp.hidden;
+  }
   launch_product<true>(mlp, stream);
   launch_product<false>(mlp, stream);
+  if (is_direct) return;
   MoeCombineArgs combine;
   combine.y = {mlp.y, DType::kBF16, num_tokens, mlp.hidden, mlp.y_stride};
-  combine.out = args.mlp.out;
+  combine.out = out;
   moe_combine(combine, stream);
 }
 

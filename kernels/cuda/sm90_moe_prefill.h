@@ -30,7 +30,7 @@ int64_t sm90_moe_prefill_workspace_bytes(
 /// See ops.h, MoeArgs and MlpArgs. Products of bf16 in float32; h and y are rounded to bf16.
 /// Requires Hopper, hidden_size % 8 == 0, rows of x at multiples of 16 bytes, and a plan with the
 /// config's tile_rows. A row's bits depend on that row alone. Asynchronous on `stream`, three
-/// launches.
+/// launches; an MLP whose result is bf16 at multiples of 16 bytes needs but two.
 /// Bound: 6 * assignments * hidden * intermediate floating-point operations, or the bytes of the
 /// weights of the experts that have rows (below about 130 rows an expert on H100).
 void sm90_moe_prefill(const MoePrefillArgs& args, cudaStream_t stream);
