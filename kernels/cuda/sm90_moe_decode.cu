@@ -12,9 +12,15 @@ namespace {
 
 constexpr int kConsumerWarps = 8;
 constexpr int kConsumers = kConsumerWarps * 32;
-constexpr int kWeightsWarp = kConsumerWarps;     // copies weights
-constexpr int kTokensWarp = kConsumerWarps + 1;  // copies the tokens' values
-constexpr int kThreads = (kConsumerWarps + 2) * 32;
+constexpr int kWeightsWarp = kConsumerWarps;  // copies weights
+// The warps after it copy the tokens' values: of wide tiles they are as many instructions as the
+// products.
+constexpr int num_tokens_warps(int tile_rows) {
+  return tile_rows <= 16 ? 1 : tile_rows / 16;
+}
+constexpr int num_threads(int tile_rows) {
+  return (kConsumerWarps + 1 + num_tokens_warps(tile_rows)) * 32;
+}
 // Weights of one stage. Small enough that four to six stages fit into half of the shared memory:
 // the next kernel's block then streams its first stages beside this kernel's last ones.
 constexpr int kStageWeightBytes = 16 * 1024;
@@ -329,28 +335,29 @@ struct WeightsProducer {
   }
 };
 
-// The warp that copies the tokens' values, 16 bytes a lane, behind the weights.
+// A warp that copies tokens' values, 16 bytes a lane, behind the weights.
 template <int kMatrices, int kN, int kRows>
 struct TokensProducer {
   static constexpr bool kIsDown = kMatrices == 1;
-  static constexpr int kRowsPerLane = (kN + 31) / 32;
   using Layout = Smem<kMatrices, kN, kRows>;
-
   static constexpr int kChunks = Layout::kTiles * 8;  // 16 bytes each, of a row in a stage
   // The warp copies so many rows, or 32 chunks of one, at a time.
   static constexpr int kRowsAtATime = kChunks < 32 ? 32 / kChunks : 1;
+  static constexpr int kWarps = num_tokens_warps(kN);
+  static constexpr int kRowsOfWarp = kN / kWarps;
 
   const StreamArgs& args;
   const Layout& smem;
+  int first_row;  // of this warp's kRowsOfWarp
   int lane;
   RingCursor at;
   int step = 0;  // of the item
   bool is_ready = false;
-  // Of rows lane and lane + 32: where the result goes, and its weight.
-  int out_rows[kRowsPerLane];
-  float scales[kRowsPerLane];
+  // Of row first_row + lane, if that is the warp's: where the result goes, and its weight.
+  int out_row = 0;
+  float scale = 1;
   // Where the rows this lane copies of start, in chunks.
-  uint32_t starts[kN / kRowsAtATime];
+  uint32_t starts[kRowsOfWarp / kRowsAtATime];
 
   // Whether the first kernel's items [first, first + count) are finished. What this lane finds is
   // what the warp may read.
@@ -376,30 +383,26 @@ struct TokensProducer {
 
   __device__ void begin_item(const StageInfo& info) {
     step = 0;
-    uint32_t own_starts[kRowsPerLane] = {};
-#pragma unroll
-    for (int i = 0; i < kRowsPerLane; ++i) {
-      const int row = lane + 32 * i;
-      if (row >= info.num_rows) continue;
+    uint32_t own_start = 0;
+    const int row = first_row + lane;
+    if (lane < kRowsOfWarp && row < info.num_rows) {
       int64_t x_row = 0;
-      scales[i] = 1;
       if (args.rows == Rows::kPlan) {
-        out_rows[i] = __ldcg(args.plan.sorted + info.first + row);
-        x_row = kIsDown ? out_rows[i] : out_rows[i] / args.top_k;
-        if (!kIsDown) scales[i] = __ldcg(args.weights + out_rows[i]);
+        out_row = __ldcg(args.plan.sorted + info.first + row);
+        x_row = kIsDown ? out_row : out_row / args.top_k;
+        if (!kIsDown) scale = __ldcg(args.weights + out_row);
       } else if (args.rows == Rows::kOneToken) {
-        out_rows[i] = kIsDown ? 0 : info.first;
-        if (!kIsDown) scales[i] = __ldcg(args.weights + smem.choices()[info.first].y);
+        out_row = kIsDown ? 0 : info.first;
+        if (!kIsDown) scale = __ldcg(args.weights + smem.choices()[info.first].y);
       } else {
-        out_rows[i] = info.first + row;
-        x_row = out_rows[i];
+        out_row = info.first + row;
+        x_row = out_row;
       }
-      own_starts[i] = static_cast<uint32_t>(x_row * args.x_stride / 8);
+      own_start = static_cast<uint32_t>(x_row * args.x_stride / 8);
     }
 #pragma unroll
-    for (int i = 0; i < kN / kRowsAtATime; ++i) {
-      const int row = i * kRowsAtATime + lane / kChunks;
-      starts[i] = __shfl_sync(~0u, own_starts[i * kRowsAtATime / 32], row % 32);
+    for (int i = 0; i < kRowsOfWarp / kRowsAtATime; ++i) {
+      starts[i] = __shfl_sync(~0u, own_start, i * kRowsAtATime + lane / kChunks);
     }
     if (kIsDown && args.rows != Rows::kOneToken) {
       const int count = args.num_k_tiles * (kTileCols / args.gate_up_rows);
@@ -412,9 +415,9 @@ struct TokensProducer {
     const auto* const from = reinterpret_cast<const uint4*>(args.x) + int64_t{step} * kChunks;
     const int num_chunks = info.num_k_tiles * 8;
 #pragma unroll
-    for (int i = 0; i < kN / kRowsAtATime; ++i) {
-      if (i * kRowsAtATime >= info.num_rows) break;
-      const int row = i * kRowsAtATime + lane / kChunks;
+    for (int i = 0; i < kRowsOfWarp / kRowsAtATime; ++i) {
+      if (first_row + i * kRowsAtATime >= info.num_rows) break;
+      const int row = first_row + i * kRowsAtATime + lane / kChunks;
 #pragma unroll
       for (int chunk = lane % kChunks; chunk < kChunks; chunk += 32) {
         if (row < info.num_rows && chunk < num_chunks) {
@@ -435,12 +438,10 @@ struct TokensProducer {
       copy(info);
       ++step;
       if (info.flags & kIsLastOfItem) {
-#pragma unroll
-        for (int i = 0; i < kRowsPerLane; ++i) {
-          const int row = lane + 32 * i;
-          if (row >= info.num_rows) continue;
-          smem.out_rows(at.stage)[row] = out_rows[i];
-          smem.scales(at.stage)[row] = scales[i];
+        const int row = first_row + lane;
+        if (lane < kRowsOfWarp && row < info.num_rows) {
+          smem.out_rows(at.stage)[row] = out_row;
+          smem.scales(at.stage)[row] = scale;
         }
       }
       __syncwarp();
@@ -450,9 +451,11 @@ struct TokensProducer {
     }
   }
 };
-// Arrivals that complete a stage: of kWeightsWarp, of each copying lane of kTokensWarp, and of
-// that warp when it has written where rows go.
-constexpr int kFullArrivals = 1 + 32 + 1;
+// Arrivals that complete a stage: of the weights' warp, and for each warp of tokens those of its
+// lanes when their copies have landed and one when it has written where rows go.
+constexpr int num_full_arrivals(int tile_rows) {
+  return 1 + 33 * num_tokens_warps(tile_rows);
+}
 
 __device__ __forceinline__ float silu(float x) {
   return x / (1.0f + __expf(-x));
@@ -659,20 +662,20 @@ struct Consumer {
   }
 };
 
-// Whether two blocks fit into a multiprocessor.
-constexpr bool is_paired(int tile_rows) {
+// Whether two blocks may share a multiprocessor.
+constexpr bool can_pair(int tile_rows) {
   return tile_rows <= 32;
 }
 
 template <int kMatrices, int kN, int kRows>
-__global__ void __launch_bounds__(kThreads, is_paired(kN) ? 2 : 1)
+__global__ void __launch_bounds__(num_threads(kN), can_pair(kN) ? 2 : 1)
     moe_stream_kernel(const __grid_constant__ StreamArgs args) {
   extern __shared__ __align__(128) std::byte memory[];
   const Smem<kMatrices, kN, kRows> smem{memory, args.num_stages};
   if (threadIdx.x == 0) {
     for (int s = 0; s < args.num_stages; ++s) {
       barrier_init(smem.posted(s), 1);
-      barrier_init(smem.full(s), kFullArrivals);
+      barrier_init(smem.full(s), num_full_arrivals(kN));
       barrier_init(smem.empty(s), kConsumerWarps);
     }
     barrier_init_fence();
@@ -687,8 +690,10 @@ __global__ void __launch_bounds__(kThreads, is_paired(kN) ? 2 : 1)
   if (warp == kWeightsWarp) {
     WeightsProducer<kMatrices, kN, kRows> producer{args, smem, {args.num_stages}, call};
     producer.run(lane);
-  } else if (warp == kTokensWarp) {
-    TokensProducer<kMatrices, kN, kRows> producer{args, smem, lane, {args.num_stages}};
+  } else if (warp > kWeightsWarp) {
+    using Producer = TokensProducer<kMatrices, kN, kRows>;
+    Producer producer{
+        args, smem, (warp - kWeightsWarp - 1) * Producer::kRowsOfWarp, lane, {args.num_stages}};
     producer.run();
   } else {
     Consumer<kMatrices, kN, kRows> consumer{args, smem, warp, lane / 4, lane % 4};
@@ -785,53 +790,57 @@ State place_state(std::byte* memory) {
           reinterpret_cast<uint32_t*>(counter(kNumCounters))};
 }
 
-// Half of a multiprocessor's shared memory, less what a block reserves; all of it for the widest
-// tiles, whose blocks are alone.
+// All of a multiprocessor's shared memory, or half, less what blocks reserve.
+constexpr int kSmemBytes = 227 * 1024;
 constexpr int kHalfSmemBytes = (228 * 1024) / 2 - 1024;
-constexpr int kFullSmemBytes = 227 * 1024;
 
 template <int kMatrices, int kN, int kRows>
-void stream_weights(StreamArgs args, cudaStream_t stream) {
+void stream_weights(StreamArgs args, bool is_paired, cudaStream_t stream) {
   using Layout = Smem<kMatrices, kN, kRows>;
-  constexpr int kBudget = is_paired(kN) ? kHalfSmemBytes : kFullSmemBytes;
-  constexpr int kNumStages = std::min((kBudget - Layout::kFixed) / Layout::kPerStage, kMaxStages);
-  static_assert(kNumStages >= 3);
-  args.num_stages = kNumStages;
+  constexpr auto max_stages = [](int num_bytes) {
+    return std::min((num_bytes - Layout::kFixed) / Layout::kPerStage, kMaxStages);
+  };
+  static_assert(max_stages(kSmemBytes) >= 4);
+  args.num_stages = max_stages(is_paired ? kHalfSmemBytes : kSmemBytes);
   auto* const kernel = moe_stream_kernel<kMatrices, kN, kRows>;
-  static const bool is_allowed = (allow_smem(kernel, kFullSmemBytes), true);
+  static const bool is_allowed = (allow_smem(kernel, kSmemBytes), true);
   (void)is_allowed;
   launch(kernel,
          {.grid = dim3(static_cast<unsigned>(device_traits().num_sms)),
-          .block = dim3(kThreads),
-          .smem_bytes = Layout::num_bytes(kNumStages)},
+          .block = dim3(num_threads(kN)),
+          .smem_bytes = Layout::num_bytes(args.num_stages)},
          stream, args);
 }
 
 template <int kMatrices, int kN>
-void stream_weights(int rows, const StreamArgs& args, cudaStream_t stream) {
-  if (rows == 64) return stream_weights<kMatrices, kN, 64>(args, stream);
+void stream_weights(int rows, bool is_paired, const StreamArgs& args, cudaStream_t stream) {
+  if (rows == 64) return stream_weights<kMatrices, kN, 64>(args, is_paired, stream);
   if constexpr (kN <= 16) {
-    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, stream);
-    if (rows == 16) return stream_weights<kMatrices, kN, 16>(args, stream);
+    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, is_paired, stream);
+    if (rows == 16) return stream_weights<kMatrices, kN, 16>(args, is_paired, stream);
   } else if constexpr (kN == 32) {
-    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, stream);
+    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, is_paired, stream);
   }
   AUGUR_REQUIRE(false, std::to_string(rows) + " rows by " + std::to_string(kN) + " tokens");
 }
 
 template <int kMatrices>
-void stream_weights(int tile_rows, int rows, const StreamArgs& args, cudaStream_t stream) {
-  switch (tile_rows) {
+void stream_weights(const MoeDecodeConfig& config,
+                    int rows,
+                    const StreamArgs& args,
+                    cudaStream_t stream) {
+  const bool is_paired = config.is_paired;
+  switch (config.tile_rows) {
     case 8:
-      return stream_weights<kMatrices, 8>(rows, args, stream);
+      return stream_weights<kMatrices, 8>(rows, is_paired, args, stream);
     case 16:
-      return stream_weights<kMatrices, 16>(rows, args, stream);
+      return stream_weights<kMatrices, 16>(rows, is_paired, args, stream);
     case 32:
-      return stream_weights<kMatrices, 32>(rows, args, stream);
+      return stream_weights<kMatrices, 32>(rows, is_paired, args, stream);
     case 64:
-      return stream_weights<kMatrices, 64>(rows, args, stream);
+      return stream_weights<kMatrices, 64>(rows, /*is_paired=*/false, args, stream);
     default:
-      AUGUR_REQUIRE(false, "tile_rows is " + std::to_string(tile_rows));
+      AUGUR_REQUIRE(false, config.to_string());
   }
 }
 
@@ -871,7 +880,7 @@ void run_mlps(StreamArgs common,
   args.out_stride = padded(intermediate);
   args.num_out_cols = intermediate;
   args.shared = {};
-  stream_weights<2>(config.tile_rows, config.gate_up_rows, args, stream);
+  stream_weights<2>(config, config.gate_up_rows, args, stream);
 
   args = common;
   args.matrices[0] = weights.down.data;
@@ -885,7 +894,7 @@ void run_mlps(StreamArgs common,
   args.out_stride = out.row_stride;
   args.is_out_bf16 = out.dtype == DType::kBF16;
   args.is_out_aligned = is_aligned(out, 4);
-  stream_weights<1>(config.tile_rows, config.down_rows, args, stream);
+  stream_weights<1>(config, config.down_rows, args, stream);
 }
 
 }  // namespace
@@ -893,7 +902,7 @@ void run_mlps(StreamArgs common,
 std::string MoeDecodeConfig::to_string() const {
   return "tiles of " + std::to_string(tile_rows) + " tokens, items of " +
          std::to_string(gate_up_rows) + " rows of gate and up and " + std::to_string(down_rows) +
-         " of down, " + (needs_plan ? "planned" : "without a plan");
+         " of down, " + (needs_plan ? "planned" : "without a plan") + (is_paired ? ", paired" : "");
 }
 
 namespace {
@@ -904,20 +913,19 @@ MoeDecodeConfig decode_config(int64_t num_tokens,
                               bool is_summed,
                               int64_t hidden_size,
                               int64_t intermediate_size) {
-  // Enough items that the last ones to be taken are a small part: eight for each multiprocessor of
-  // the largest Hopper. Fewer rows make more of them, though each reads smaller pieces, and the
-  // tokens' values more often: only while tiles are narrow.
-  constexpr int64_t kWantedItems = 3 * 128;
   MoeDecodeConfig config;
   config.tile_rows = num_tokens <= 8 ? 8 : num_tokens <= 16 ? 16 : num_tokens <= 32 ? 32 : 64;
   const int min_rows = config.tile_rows <= 16 ? 16 : config.tile_rows;
-  const auto rows_for = [&](int64_t num_strips) {
+  const auto rows_for = [&](int64_t num_strips, int64_t wanted_items) {
     int rows = kTileRows;
-    while (rows > min_rows && num_strips * (kTileRows / rows) < kWantedItems) rows /= 2;
+    while (rows > min_rows && num_strips * (kTileRows / rows) < wanted_items) rows /= 2;
     return rows;
   };
-  config.gate_up_rows = rows_for(num_mlps * num_tiles(intermediate_size));
-  config.down_rows = rows_for((is_summed ? 1 : num_mlps) * num_tiles(hidden_size));
+  config.gate_up_rows =
+      num_tokens == 1 ? kFewestRows : rows_for(num_mlps * num_tiles(intermediate_size), 3 * 128);
+  config.down_rows = is_summed ? rows_for(num_tiles(hidden_size), 128)
+                               : rows_for(num_mlps * num_tiles(hidden_size), 3 * 128);
+  config.is_paired = num_tokens == 1;
   return config;
 }
 

@@ -33,6 +33,7 @@ struct MoeDecodeConfig {
   int gate_up_rows = 0;     // weight rows of an item of each matrix: 16, 32 or 64
   int down_rows = 0;        // 16, 32 or 64
   bool needs_plan = false;  // false: MoeDecodeArgs::plan is not read
+  bool is_paired = false;   // blocks of both kernels share each multiprocessor's shared memory
 
   std::string to_string() const;
 };
