@@ -125,6 +125,7 @@ struct RopeTable {
 ///   kv_slots   [num_tokens]  i64: block * block_size + offset, all different; -1: a row that pads
 ///              the step, whose k and v go nowhere
 ///   q_out      [num_tokens, num_heads * head_dim]  activation dtype
+///   read_soon  a projection that a backend may bring nearer meanwhile, or absent: a hint
 struct RopeAndCacheArgs {
   Tensor qkv;
   int num_heads = 0;
@@ -136,6 +137,7 @@ struct RopeAndCacheArgs {
   const int64_t* kv_slots = nullptr;
   KvCacheLayer cache;
   Tensor q_out;
+  PackedMatrix read_soon;
 };
 
 /// The sequences of a step, in the backend's memory. Rows of a sequence are consecutive, its
@@ -196,6 +198,7 @@ enum class RouterScoring : uint8_t {
 ///   weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by their sum
 ///               (+ 1e-20 for sigmoid) when normalise_top_k, times scaling_factor
 ///   logits      [num_tokens, num_experts]  f32 out, or absent
+///   read_soon   a projection that a backend may bring nearer meanwhile, or absent: a hint
 /// With num_groups > 1 only the experts of the top_groups groups with the largest sum of their
 /// two best choice scores compete. Sources: Shazeer et al. 2017, arXiv:1701.06538; DeepSeek-V3
 /// 2024, arXiv:2412.19437, section 2.1.2 (correction bias, groups).
@@ -215,6 +218,7 @@ struct RouterArgs {
   int32_t* experts = nullptr;
   float* weights = nullptr;
   Tensor logits;
+  PackedMatrix read_soon;
 };
 
 /// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus
@@ -333,10 +337,6 @@ class Ops {
   /// speed without a checkpoint.
   virtual void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) = 0;
   virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
-
-  /// A hint that a projection will be read soon, for backends that can bring it nearer while other
-  /// operations leave the memory idle.
-  virtual void prefetch(const PackedMatrix& projection) {}
 
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void add_rms_norm(const AddRmsNormArgs& args) = 0;

@@ -336,7 +336,6 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                .weight = layer.qkv,
                .bias = layer.qkv_bias,
                .out = activations_.qkv.rows(0, num_tokens)});
-  ops_.prefetch(layer.output);  // attention leaves the memory idle where contexts are short
   ops_.rope_and_cache({.qkv = activations_.qkv.rows(0, num_tokens),
                        .num_heads = attention.num_heads,
                        .q_norm = layer.q_norm,
@@ -346,7 +345,8 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                        .positions = inputs.positions,
                        .kv_slots = inputs.kv_slots,
                        .cache = kv_layers_[layer_idx],
-                       .q_out = activations_.q.rows(0, num_tokens)});
+                       .q_out = activations_.q.rows(0, num_tokens),
+                       .read_soon = layer.output});
   ops_.attention({.q = activations_.q.rows(0, num_tokens),
                   .num_heads = attention.num_heads,
                   .scale = 1.0f / std::sqrt(static_cast<float>(attention.head_dim)),
@@ -357,8 +357,6 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                .weight = layer.output,
                .bias = layer.output_bias,
                .out = activations_.delta.rows(0, num_tokens)});
-  // So does the router.
-  if (layer_idx + 1 < config_.num_layers()) ops_.prefetch(weights_.layers[layer_idx + 1].qkv);
 }
 
 void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch) {
@@ -381,6 +379,7 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   if (forced_routing_ != nullptr) {
     routing.forced = forced_routing_ + layer_idx * limits_.max_tokens * config_.moe.top_k;
   }
+  if (layer_idx + 1 < config_.num_layers()) routing.read_soon = weights_.layers[layer_idx + 1].qkv;
   moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observer_);
 }
 

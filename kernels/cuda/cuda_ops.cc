@@ -21,7 +21,6 @@
 #include "kernels/cuda/rope_cache.h"
 #include "kernels/cuda/router.h"
 #include "kernels/cuda/sampler.h"
-#include "kernels/cuda/sm90_prefetch.h"
 #include "kernels/cuda/upload_ring.h"
 #include "kernels/cuda/weight_packer.h"
 #include "kernels/require.h"
@@ -115,7 +114,7 @@ class CudaOps final : public Ops {
   void reserve(const StepLimits& limits) override {
     limits_ = limits;
     workspace_ = Workspace::plan(limits);
-    memory_ = allocate(workspace_.num_bytes);  // zeroed, as the counters of attention need
+    memory_ = allocate(workspace_.num_bytes);  // zeroed, as counters and states need
     sampler_.emplace(sampler_limits(limits));
   }
 
@@ -139,7 +138,6 @@ class CudaOps final : public Ops {
     return cuda::kv_block_bytes(block_size, num_kv_heads, head_dim);
   }
 
-  void prefetch(const PackedMatrix& projection) override;
   void embed(const EmbedArgs& args) override { cuda::embed(args, stream()); }
   void add_rms_norm(const AddRmsNormArgs& args) override { cuda::add_rms_norm(args, stream()); }
   void linear(const LinearArgs& args) override { linear_.run(args, stream()); }
@@ -149,7 +147,7 @@ class CudaOps final : public Ops {
   void attention(const AttentionArgs& args) override;
   void mlp(const MlpArgs& args) override {
     AUGUR_REQUIRE(args.x.num_rows <= limits_.max_tokens, std::to_string(args.x.num_rows));
-    cuda::mlp(args, moe_workspace(), stream());
+    cuda::mlp(args, moe_memory(), stream());
   }
   void router(const RouterArgs& args) override {
     AUGUR_REQUIRE(args.x.num_rows <= limits_.max_tokens && args.num_experts <= limits_.num_experts,
@@ -159,7 +157,7 @@ class CudaOps final : public Ops {
   }
   void moe(const MoeArgs& args) override {
     AUGUR_REQUIRE(args.x.num_rows <= limits_.max_tokens, std::to_string(args.x.num_rows));
-    cuda::moe(args, moe_workspace(), stream());
+    cuda::moe(args, moe_memory(), stream());
   }
   void gather_rows(const GatherRowsArgs& args) override { cuda::gather_rows(args, stream()); }
   void logprobs(const LogprobsArgs& args) override { cuda::logprobs(args, stream()); }
@@ -169,19 +167,7 @@ class CudaOps final : public Ops {
   }
 
   std::unique_ptr<RecordedOps> record(const std::function<void()>& operations) override {
-    is_recording_ = true;
-    has_prefetched_ = false;
-    auto recorded = cuda::record_graph(
-        [&] {
-          operations();
-          if (!has_prefetched_) return;
-          // A capture ends with all of its streams joined.
-          AUGUR_CUDA(cudaEventRecord(join_.get(), prefetch_stream_.get()));
-          AUGUR_CUDA(cudaStreamWaitEvent(stream(), join_.get()));
-        },
-        stream());
-    is_recording_ = false;
-    return recorded;
+    return cuda::record_graph(operations, stream());
   }
 
  private:
@@ -191,8 +177,9 @@ class CudaOps final : public Ops {
     int64_t attention = 0;
     int64_t attention_bytes = 0;
     int64_t router = 0;
-    int64_t moe = 0;
-    int64_t moe_bytes = 0;
+    int64_t moe_state = 0;
+    int64_t moe_scratch = 0;
+    int64_t moe_scratch_bytes = 0;
     int64_t num_bytes = 0;
 
     static Workspace plan(const StepLimits& limits);
@@ -206,8 +193,10 @@ class CudaOps final : public Ops {
   }
 
   cudaStream_t stream() const { return stream_.get(); }
-  std::span<std::byte> moe_workspace() const {
-    return {memory_.data() + workspace_.moe, static_cast<size_t>(workspace_.moe_bytes)};
+  cuda::MoeMemory moe_memory() const {
+    return {.state = memory_.data() + workspace_.moe_state,
+            .scratch = {memory_.data() + workspace_.moe_scratch,
+                        static_cast<size_t>(workspace_.moe_scratch_bytes)}};
   }
 
   const int device_;
@@ -218,13 +207,6 @@ class CudaOps final : public Ops {
   mutable cuda::WeightPacker packer_;  // locks for itself
   cuda::Linear linear_;
   std::optional<cuda::DeviceSampler> sampler_;  // from reserve() on
-  // Prefetching is a branch of recorded steps: it starts behind the operation before it and holds
-  // up none after it.
-  cuda::Stream prefetch_stream_ = cuda::make_stream();
-  cuda::Event fork_ = make_order_event();
-  cuda::Event join_ = make_order_event();
-  bool is_recording_ = false;
-  bool has_prefetched_ = false;
   StepLimits limits_;
   Workspace workspace_;
   Buffer memory_;
@@ -245,23 +227,10 @@ CudaOps::Workspace CudaOps::Workspace::plan(const StepLimits& limits) {
     workspace.router = take(cuda::router_workspace_bytes(limits.max_tokens, limits.hidden_size,
                                                          static_cast<int>(limits.num_experts)));
   }
-  workspace.moe_bytes = cuda::moe_workspace_bytes(limits);
-  workspace.moe = take(workspace.moe_bytes);
+  workspace.moe_state = take(cuda::moe_state_bytes(limits));
+  workspace.moe_scratch_bytes = cuda::moe_scratch_bytes(limits);
+  workspace.moe_scratch = take(workspace.moe_scratch_bytes);
   return workspace;
-}
-
-void CudaOps::prefetch(const PackedMatrix& projection) {
-  const int64_t num_bytes =
-      projection.num_rows * projection.num_cols * dtype_bytes(DType::kBF16) / 16 * 16;
-  // What fills more than half of L2 would push out itself.
-  if (!is_recording_ || !cuda::device_traits().is_hopper() ||
-      num_bytes > cuda::device_traits().l2_bytes / 2) {
-    return;
-  }
-  AUGUR_CUDA(cudaEventRecord(fork_.get(), stream()));
-  AUGUR_CUDA(cudaStreamWaitEvent(prefetch_stream_.get(), fork_.get()));
-  cuda::sm90_prefetch_l2(projection.data, num_bytes, prefetch_stream_.get());
-  has_prefetched_ = true;
 }
 
 // The sequences with one row, then the others: each kernel is given its own part.

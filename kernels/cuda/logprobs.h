@@ -20,9 +20,9 @@ enum class RowBlocks { kFastest, kOne };
 
 /// Asynchronous on `stream`; needs no scratch.
 /// Requires 0 <= top_n <= min(vocab, kMaxTopLogprobs), targets in [-1, vocab) (the log-probability
-/// of -1 without sampled_ids is written as 0; targets are not read on the host, so one outside gives NaN), vocab <=
-/// 2^30. `targets` may be null when target_logprob is.
-/// Memory-bound: reads each logit once; see bytes_moved.
+/// of -1 without sampled_ids is written as 0; targets are not read on the host, so one outside
+/// gives NaN), vocab <= 2^30. `targets` may be null when target_logprob is. Memory-bound: reads
+/// each logit once; see bytes_moved.
 void logprobs(const LogprobsArgs& args,
               cudaStream_t stream,
               RowBlocks blocks = RowBlocks::kFastest);

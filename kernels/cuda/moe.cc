@@ -38,27 +38,23 @@ int64_t align_up(int64_t num_bytes) {
   return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// Parts of the workspace, one after another. The counters of the decode kernels come first, so that
-// every call finds them in the same place.
+// Parts of the scratch, one after another, and the state beside them.
 class Carver {
  public:
-  explicit Carver(std::span<std::byte> memory) : memory_(memory) {
-    counters_ = reinterpret_cast<int32_t*>(take(kMoeDecodeCounters * 4));
-  }
+  explicit Carver(const MoeMemory& memory) : memory_(memory) {}
 
-  int32_t* counters() const { return counters_; }
+  std::byte* state() const { return memory_.state; }
   std::byte* take(int64_t num_bytes) {
-    std::byte* const start = memory_.data() + used_;
+    std::byte* const start = memory_.scratch.data() + used_;
     used_ += align_up(num_bytes);
-    AUGUR_REQUIRE(used_ <= static_cast<int64_t>(memory_.size()),
-                  std::to_string(used_) + " bytes of " + std::to_string(memory_.size()));
+    AUGUR_REQUIRE(used_ <= static_cast<int64_t>(memory_.scratch.size()),
+                  std::to_string(used_) + " bytes of " + std::to_string(memory_.scratch.size()));
     return start;
   }
 
  private:
-  std::span<std::byte> memory_;
+  const MoeMemory memory_;
   int64_t used_ = 0;
-  int32_t* counters_ = nullptr;
 };
 
 // Of whichever kernels run.
@@ -86,7 +82,7 @@ void run_mlp(const MlpArgs& args, Carver& carver, cudaStream_t stream) {
       sm90_mlp_decode({.mlp = args,
                        .config = mlp_decode_config(num_tokens, hidden, intermediate),
                        .workspace = workspace,
-                       .counters = carver.counters()},
+                       .state = carver.state()},
                       stream);
       return;
     case Path::kPrefill:
@@ -115,9 +111,24 @@ MoePlan make_plan(const MoeArgs& args, int tile_rows, Carver& carver, cudaStream
 
 }  // namespace
 
-int64_t moe_workspace_bytes(const StepLimits& limits) {
+int64_t moe_state_bytes(const StepLimits& limits) {
+  if (!device_traits().is_hopper()) return 0;
+  const int64_t num_tokens = std::min(limits.max_tokens, kMaxDecodeTokens);
+  int64_t num_bytes = 0;
+  if (limits.mlp_intermediate_size > 0) {
+    num_bytes = moe_decode_state_bytes(num_tokens, 1, limits.mlp_intermediate_size);
+  }
+  if (limits.num_experts > 0) {
+    num_bytes =
+        std::max(num_bytes, moe_decode_state_bytes(num_tokens, static_cast<int>(limits.top_k),
+                                                   limits.expert_intermediate_size));
+  }
+  return num_bytes;
+}
+
+int64_t moe_scratch_bytes(const StepLimits& limits) {
   const int64_t max_tokens = limits.max_tokens;
-  int64_t num_bytes = align_up(kMoeDecodeCounters * 4);
+  int64_t num_bytes = 0;
   if (limits.mlp_intermediate_size > 0) {
     num_bytes +=
         kernel_workspace_bytes(max_tokens, 1, 1, limits.hidden_size, limits.mlp_intermediate_size);
@@ -134,19 +145,19 @@ int64_t moe_workspace_bytes(const StepLimits& limits) {
   return num_bytes;
 }
 
-void mlp(const MlpArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void mlp(const MlpArgs& args, const MoeMemory& memory, cudaStream_t stream) {
   if (args.x.num_rows == 0) return;
-  Carver carver(workspace);
+  Carver carver(memory);
   run_mlp(args, carver, stream);
 }
 
-void moe(const MoeArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void moe(const MoeArgs& args, const MoeMemory& memory, cudaStream_t stream) {
   const int64_t num_tokens = args.x.num_rows;
   if (num_tokens == 0) return;
   const int64_t hidden = args.table.layout.hidden_size;
   const int64_t intermediate = args.table.layout.intermediate_size;
   const int num_experts = args.table.num_experts;
-  Carver carver(workspace);
+  Carver carver(memory);
   Tensor shared_out;
   if (args.shared.gate.data != nullptr) {
     shared_out = dense(carver.take(num_tokens * hidden * dtype_bytes(DType::kBF16)), DType::kBF16,
@@ -166,7 +177,7 @@ void moe(const MoeArgs& args, std::span<std::byte> workspace, cudaStream_t strea
         decode.plan = make_plan(args, decode.config.tile_rows, carver, stream);
       }
       decode.workspace = kernel_workspace;
-      decode.counters = carver.counters();
+      decode.state = carver.state();
       sm90_moe_decode(decode, stream);
       return;
     }

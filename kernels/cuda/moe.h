@@ -11,12 +11,21 @@
 
 namespace augur::cuda {
 
-/// Bytes of scratch for any step within `limits`.
-int64_t moe_workspace_bytes(const StepLimits& limits);
+/// Device memory of the kernels, 256-byte aligned each.
+///   state    moe_state_bytes; zero before the first call, the kernels' own from then on
+///   scratch  moe_scratch_bytes
+struct MoeMemory {
+  std::byte* state = nullptr;
+  std::span<std::byte> scratch;
+};
 
-/// See MlpArgs and MoeArgs; x is bf16. `workspace` has moe_workspace_bytes, 256-byte aligned.
+/// For any step within `limits`.
+int64_t moe_state_bytes(const StepLimits& limits);
+int64_t moe_scratch_bytes(const StepLimits& limits);
+
+/// See MlpArgs and MoeArgs; x is bf16.
 /// Asynchronous on `stream`. What the kernels chosen move and compute: their own headers.
-void mlp(const MlpArgs& args, std::span<std::byte> workspace, cudaStream_t stream);
-void moe(const MoeArgs& args, std::span<std::byte> workspace, cudaStream_t stream);
+void mlp(const MlpArgs& args, const MoeMemory& memory, cudaStream_t stream);
+void moe(const MoeArgs& args, const MoeMemory& memory, cudaStream_t stream);
 
 }  // namespace augur::cuda
