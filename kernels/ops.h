@@ -125,7 +125,6 @@ struct RopeTable {
 ///   kv_slots   [num_tokens]  i64: block * block_size + offset, all different; -1: a row that pads
 ///              the step, whose k and v go nowhere
 ///   q_out      [num_tokens, num_heads * head_dim]  activation dtype
-///   read_soon  a projection that a backend may bring nearer meanwhile, or absent: a hint
 struct RopeAndCacheArgs {
   Tensor qkv;
   int num_heads = 0;
@@ -137,7 +136,6 @@ struct RopeAndCacheArgs {
   const int64_t* kv_slots = nullptr;
   KvCacheLayer cache;
   Tensor q_out;
-  PackedMatrix read_soon;
 };
 
 /// The sequences of a step, in the backend's memory. Rows of a sequence are consecutive, its
@@ -198,7 +196,6 @@ enum class RouterScoring : uint8_t {
 ///   weights     [num_tokens, top_k]        f32 out: the scores of the chosen, divided by their sum
 ///               (+ 1e-20 for sigmoid) when normalise_top_k, times scaling_factor
 ///   logits      [num_tokens, num_experts]  f32 out, or absent
-///   read_soon   a projection that a backend may bring nearer meanwhile, or absent: a hint
 /// With num_groups > 1 only the experts of the top_groups groups with the largest sum of their
 /// two best choice scores compete. Sources: Shazeer et al. 2017, arXiv:1701.06538; DeepSeek-V3
 /// 2024, arXiv:2412.19437, section 2.1.2 (correction bias, groups).
@@ -218,7 +215,6 @@ struct RouterArgs {
   int32_t* experts = nullptr;
   float* weights = nullptr;
   Tensor logits;
-  PackedMatrix read_soon;
 };
 
 /// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus

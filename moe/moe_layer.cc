@@ -27,7 +27,6 @@ void moe_layer(Ops& ops,
   router.weights = routing.weights;
   router.num_valid = routing.num_valid;
   router.forced = routing.forced;
-  router.read_soon = routing.read_soon;
   if (observer != nullptr) {
     router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
   }

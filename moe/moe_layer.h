@@ -22,7 +22,6 @@ struct RoutingBuffers {
   float* logits = nullptr;             // [max_tokens, num_experts]
   const int32_t* num_valid = nullptr;  // or null; see RouterArgs
   const int32_t* forced = nullptr;     // of this layer, or null; see RouterArgs
-  PackedMatrix read_soon;              // or absent; see RouterArgs
 };
 
 /// out = shared(x) + sum over the top_k experts of weight * expert(x).

@@ -345,8 +345,7 @@ void Decoder::attend(int layer_idx, const StepInputs& inputs, const AttentionBat
                        .positions = inputs.positions,
                        .kv_slots = inputs.kv_slots,
                        .cache = kv_layers_[layer_idx],
-                       .q_out = activations_.q.rows(0, num_tokens),
-                       .read_soon = layer.output});
+                       .q_out = activations_.q.rows(0, num_tokens)});
   ops_.attention({.q = activations_.q.rows(0, num_tokens),
                   .num_heads = attention.num_heads,
                   .scale = 1.0f / std::sqrt(static_cast<float>(attention.head_dim)),
@@ -379,7 +378,6 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   if (forced_routing_ != nullptr) {
     routing.forced = forced_routing_ + layer_idx * limits_.max_tokens * config_.moe.top_k;
   }
-  if (layer_idx + 1 < config_.num_layers()) routing.read_soon = weights_.layers[layer_idx + 1].qkv;
   moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observer_);
 }
 

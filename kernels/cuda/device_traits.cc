@@ -30,11 +30,4 @@ const DeviceTraits& device_traits() {
   return traits.at(device);
 }
 
-int64_t prefetched_bytes(const PackedMatrix& projection, int64_t num_rows) {
-  constexpr int64_t kMaxRows = 64;
-  if (projection.data == nullptr || num_rows > kMaxRows) return 0;
-  const int64_t num_bytes = projection.num_rows * projection.num_cols * 2;
-  return num_bytes <= device_traits().l2_bytes / 2 ? num_bytes : 0;
-}
-
 }  // namespace augur::cuda

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "kernels/cuda/check.h"
-#include "kernels/weights.h"
 
 namespace augur::cuda {
 
@@ -75,9 +74,5 @@ struct DeviceTraits {
 };
 /// Of the current device.
 const DeviceTraits& device_traits();
-
-/// Bytes of a projection worth bringing into L2 ahead of its reading: what fills more than half of
-/// L2 would push itself out, and with many rows the memory is not what a step waits for.
-int64_t prefetched_bytes(const PackedMatrix& projection, int64_t num_rows);
 
 }  // namespace augur::cuda

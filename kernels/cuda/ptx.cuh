@@ -172,26 +172,6 @@ __device__ __forceinline__ void bulk_copy_multicast(uint32_t smem,
       : "memory");
 }
 
-/// Asks for [from, from + num_bytes), 16-byte aligned, to be brought into L2 and kept there: thread
-/// `thread` of `num_threads` asks for its share of the pieces. A hint; nothing before sm_90.
-__device__ __forceinline__ void prefetch_l2(const void* from,
-                                            int64_t num_bytes,
-                                            int64_t thread,
-                                            int64_t num_threads) {
-#if __CUDA_ARCH__ >= 900
-  constexpr int64_t kPieceBytes = 8192;
-  for (int64_t offset = thread * kPieceBytes; offset < num_bytes;
-       offset += num_threads * kPieceBytes) {
-    const int64_t left = num_bytes - offset;
-    const auto count = static_cast<uint32_t>(left < kPieceBytes ? left / 16 * 16 : kPieceBytes);
-    asm volatile("cp.async.bulk.prefetch.L2.global.L2::cache_hint [%0], %1, %2;\n" ::"l"(
-                     static_cast<const char*>(from) + offset),
-                 "r"(count), "l"(kEvictLast)
-                 : "memory");
-  }
-#endif
-}
-
 /// Ordinary writes to shared memory become visible to wgmma and to bulk copies.
 __device__ __forceinline__ void fence_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");

@@ -73,10 +73,7 @@ __device__ __forceinline__ void load_angles(const RopeTable& rope,
 // A block per token (and share of its heads). The next head is on its way while one is turned.
 template <typename In, int kLanes, bool kIsInterleaved>
 __global__ void __launch_bounds__(kMaxThreads, 3)
-    rope_and_cache_kernel(RopeAndCacheArgs args, int64_t soon_bytes) {
-  prefetch_l2(args.read_soon.data, soon_bytes,
-              (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * blockDim.x + threadIdx.x,
-              int64_t{gridDim.x} * gridDim.y * blockDim.x);
+    rope_and_cache_kernel(RopeAndCacheArgs args) {
   const int head_dim = args.cache.head_dim;
   const int num_kv_heads = args.cache.num_kv_heads;
   const int num_heads = args.num_heads + 2 * num_kv_heads;
@@ -277,7 +274,7 @@ void launch_by_eight(const RopeAndCacheArgs& args, cudaStream_t stream) {
                                   : rope_and_cache_kernel<In, kLanes, false>,
          {.grid = dim3(static_cast<unsigned>(args.qkv.num_rows), static_cast<unsigned>(num_blocks)),
           .block = dim3(static_cast<unsigned>(num_warps * kWarpLanes))},
-         stream, args, prefetched_bytes(args.read_soon, args.qkv.num_rows));
+         stream, args);
 }
 
 template <typename In>

@@ -22,9 +22,7 @@ constexpr int64_t kMaxGemvCols = 4 * kGemvThreads * 4;
 // for before any of it is used.
 template <int kVectors, int kMaxTokens>
 __global__ void __launch_bounds__(kGemvThreads)
-    gemv_kernel(RouterArgs args, float* logits, int64_t soon_bytes) {
-  prefetch_l2(args.read_soon.data, soon_bytes, int64_t{blockIdx.x} * kGemvThreads + threadIdx.x,
-              int64_t{gridDim.x} * kGemvThreads);
+    gemv_kernel(RouterArgs args, float* logits) {
   __shared__ float sums[kMaxTokens][kGemvWarps];
   const int64_t hidden = args.x.num_cols;
   const int expert = blockIdx.x;
@@ -131,10 +129,7 @@ __device__ __forceinline__ uint32_t small_offset(int row, int chunk) {
 // Warp w has experts [8 w, 8 w + 8) of the tile, and all its tokens.
 template <int kTokens, bool kIsWide>
 __global__ void __launch_bounds__(kSmallThreads)
-    small_split_product_kernel(RouterArgs args, float* partial, int64_t soon_bytes) {
-  const int64_t block = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-  prefetch_l2(args.read_soon.data, soon_bytes, block * kSmallThreads + threadIdx.x,
-              int64_t{gridDim.x} * gridDim.y * gridDim.z * kSmallThreads);
+    small_split_product_kernel(RouterArgs args, float* partial) {
   constexpr int kRows = kTokens + kSmallExperts;  // the tokens' before the experts'
   constexpr int kTokenParts = kTokens * kSmallChunks / kSmallThreads;
   constexpr int kExpertParts = kSmallExperts * kSmallChunks / kSmallThreads;
@@ -396,11 +391,9 @@ void launch_tiles(const RouterArgs& args,
                    static_cast<unsigned>(plan.num_slices)),
       .block = dim3(kSmallThreads)};
   if (plan.token_tile == 16) {
-    launch(small_split_product_kernel<16, kIsWide>, small, stream, args, partial,
-           prefetched_bytes(args.read_soon, args.x.num_rows));
+    launch(small_split_product_kernel<16, kIsWide>, small, stream, args, partial);
   } else if (plan.token_tile == 32) {
-    launch(small_split_product_kernel<32, kIsWide>, small, stream, args, partial,
-           prefetched_bytes(args.read_soon, args.x.num_rows));
+    launch(small_split_product_kernel<32, kIsWide>, small, stream, args, partial);
   } else if (plan.token_tile == 64) {
     launch_split<64, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
   } else {
@@ -449,11 +442,10 @@ void router_logits(const RouterArgs& args,
                         .block = dim3(kGemvThreads)};
     const bool is_narrow = hidden <= kMaxGemvCols / 2;
     if (args.x.num_rows == 1) {
-      launch(is_narrow ? gemv_kernel<2, 1> : gemv_kernel<4, 1>, how, stream, args, partial,
-             prefetched_bytes(args.read_soon, args.x.num_rows));
+      launch(is_narrow ? gemv_kernel<2, 1> : gemv_kernel<4, 1>, how, stream, args, partial);
     } else {
       launch(is_narrow ? gemv_kernel<2, kMaxGemvTokens> : gemv_kernel<4, kMaxGemvTokens>, how,
-             stream, args, partial, prefetched_bytes(args.read_soon, args.x.num_rows));
+             stream, args, partial);
     }
     return;
   }
