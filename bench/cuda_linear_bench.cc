@@ -10,6 +10,7 @@
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/linear_args.h"
 #include "kernels/cuda/pack.h"
+#include "kernels/cuda/skinny_linear.h"
 #include "kernels/cuda/sm90_skinny_linear.h"
 
 namespace augur::bench {
@@ -72,14 +73,24 @@ void run_linear(benchmark::State& state, const Shape& shape, int64_t num_rows, c
       /*clears_l2=*/false);
 }
 
-void BM_Skinny(benchmark::State& state, const Shape& shape, int64_t num_rows) {
+void BM_Sm90Skinny(benchmark::State& state, const Shape& shape, int64_t num_rows) {
   if (!cuda::device_traits().is_hopper()) return state.SkipWithError("needs a Hopper GPU");
-  const cuda::SkinnyConfig config = cuda::choose_skinny_config(
-      num_rows, shape.num_outputs, shape.num_cols, cuda::device_traits().num_sms);
+  const cuda::SkinnyConfig config =
+      cuda::choose_skinny_config(num_rows, shape.num_outputs, cuda::device_traits().num_sms);
   state.SetLabel(config.description());
   run_linear(state, shape, num_rows, [&](const LinearArgs& args, cudaStream_t stream) {
     cuda::sm90_skinny_linear(args, config, stream);
   });
+}
+
+void BM_Skinny(benchmark::State& state, const Shape& shape, int64_t num_rows) {
+  run_linear(state, shape, num_rows, cuda::skinny_linear);
+}
+
+void BM_Linear(benchmark::State& state, const Shape& shape, int64_t num_rows) {
+  cuda::Linear linear;
+  run_linear(state, shape, num_rows,
+             [&](const LinearArgs& args, cudaStream_t stream) { linear.run(args, stream); });
 }
 
 void BM_Cublas(benchmark::State& state, const Shape& shape, int64_t num_rows) {
@@ -99,8 +110,10 @@ void register_all() {
           ->Iterations(1);
     };
     for (const int64_t num_rows : {1, 2, 4, 8, 16, 32, 64}) {
-      add("skinny", BM_Skinny, num_rows);
+      if (num_rows <= cuda::kMaxSkinnyRows) add("skinny", BM_Skinny, num_rows);
+      add("sm90_skinny", BM_Sm90Skinny, num_rows);
       add("cublas", BM_Cublas, num_rows);
+      add("linear", BM_Linear, num_rows);
     }
     if (shape.num_outputs > 100'000) continue;  // few rows need logits
     for (const int64_t num_rows : {128, 512, 2048, 8192}) add("cublas", BM_Cublas, num_rows);

@@ -6,11 +6,21 @@
 #include <cstdint>
 
 #include "kernels/cuda/dense_gemm.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/ops.h"
 
 namespace augur::cuda {
 
-/// Few rows on Hopper: sm90_skinny_linear. Otherwise cuBLASLt; what that refuses, linear_plain.
+enum class LinearWay : uint8_t {
+  kSkinny,      // skinny_linear
+  kSm90Skinny,  // sm90_skinny_linear
+  kGemm,        // DenseGemm, or linear_plain for what it refuses
+};
+
+/// A function of the sizes and alignments of the call alone.
+LinearWay choose_linear(const LinearArgs& args, const DeviceTraits& device);
+
+/// Each shape by the way that is fastest for it.
 /// Threading and errors as DenseGemm.
 class Linear {
  public:

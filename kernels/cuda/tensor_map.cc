@@ -10,7 +10,7 @@
 namespace augur::cuda {
 namespace {
 
-constexpr int64_t kTileCols = 64;  // 128 bytes, the width of the swizzle
+constexpr uint32_t kTileCols = 64;  // 128 bytes, the width of the swizzle
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 
@@ -33,25 +33,17 @@ EncodeTiled find_encode_tiled() {
 
 }  // namespace
 
-CUtensorMap make_tensor_map(const void* data,
-                            int64_t num_rows,
-                            int64_t num_cols,
-                            int64_t row_stride,
-                            int tile_rows,
-                            int box_tiles) {
+CUtensorMap make_tensor_map(
+    const void* data, int64_t num_rows, int64_t num_cols, int64_t row_stride, int tile_rows) {
   static const EncodeTiled encode_tiled = find_encode_tiled();
-  const bool is_folded = folds_columns(num_cols);
-  AUGUR_REQUIRE(is_folded || box_tiles == 1, std::to_string(num_cols) + " columns");
   CUtensorMap map;
-  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(is_folded ? kTileCols : num_cols),
-                               static_cast<cuuint64_t>(num_rows),
-                               static_cast<cuuint64_t>(is_folded ? num_cols / kTileCols : 1)};
-  const cuuint64_t stride_bytes[2] = {static_cast<cuuint64_t>(row_stride) * 2, kTileCols * 2};
-  const cuuint32_t box[3] = {kTileCols, static_cast<cuuint32_t>(tile_rows),
-                             static_cast<cuuint32_t>(box_tiles)};
-  const cuuint32_t element_strides[3] = {1, 1, 1};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(num_cols),
+                               static_cast<cuuint64_t>(num_rows)};
+  const cuuint64_t stride_bytes[1] = {static_cast<cuuint64_t>(row_stride) * 2};
+  const cuuint32_t tile[2] = {kTileCols, static_cast<cuuint32_t>(tile_rows)};
+  const cuuint32_t element_strides[2] = {1, 1};
   const CUresult result = encode_tiled(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, stride_bytes, box,
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data), sizes, stride_bytes, tile,
       element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   AUGUR_REQUIRE(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled: error " + std::to_string(result) +

@@ -8,22 +8,12 @@
 
 namespace augur::cuda {
 
-/// Boxes of `box_tiles` tiles, each `tile_rows` rows by 64 columns of a row-major bf16 matrix,
-/// which one copy lays in shared memory one after the other, in the 128-byte swizzle that
-/// smem_descriptor (ptx.cuh) names. Where num_cols is a multiple of 64 the columns are folded:
-/// coordinates are (0, row, tile). Otherwise they are (column, row, 0), and box_tiles must be 1.
+/// Tiles of `tile_rows` rows by 64 columns of a row-major bf16 matrix, laid in shared memory in the
+/// 128-byte swizzle that smem_descriptor (ptx.cuh) names. Coordinates are (column, row).
 /// Requires data to be 16-byte aligned, row_stride a multiple of 8 and tile_rows at most 256.
 /// Host work alone, below a microsecond; the result is passed to a kernel by value, as a
 /// __grid_constant__.
-CUtensorMap make_tensor_map(const void* data,
-                            int64_t num_rows,
-                            int64_t num_cols,
-                            int64_t row_stride,
-                            int tile_rows,
-                            int box_tiles);
-
-constexpr bool folds_columns(int64_t num_cols) {
-  return num_cols % 64 == 0;
-}
+CUtensorMap make_tensor_map(
+    const void* data, int64_t num_rows, int64_t num_cols, int64_t row_stride, int tile_rows);
 
 }  // namespace augur::cuda

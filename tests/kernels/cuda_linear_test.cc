@@ -6,13 +6,14 @@
 #include <string>
 
 #include "kernels/cuda/linear_plain.h"
+#include "kernels/cuda/skinny_linear.h"
 #include "kernels/cuda/sm90_skinny_linear.h"
 #include "tests/kernels/cuda_fixture.h"
 
 namespace augur::cuda {
 namespace {
 
-enum class Way { kPlain, kCublas, kSkinny, kChosen };
+enum class Way { kPlain, kCublas, kSkinny, kSm90Skinny, kChosen };
 
 struct Shape {
   int64_t num_cols;
@@ -69,11 +70,14 @@ class LinearTest : public CudaTest {
       case Way::kCublas:
         return gemm().run(args, stream());
       case Way::kSkinny:
-        if (!device_traits().is_hopper() || !fits_skinny_linear(args)) return false;
-        sm90_skinny_linear(args,
-                           choose_skinny_config(args.x.num_rows, args.out.num_cols, args.x.num_cols,
-                                                device_traits().num_sms),
-                           stream());
+        if (!fits_skinny_linear(args)) return false;
+        skinny_linear(args, stream());
+        return true;
+      case Way::kSm90Skinny:
+        if (!device_traits().is_hopper() || !fits_sm90_skinny_linear(args)) return false;
+        sm90_skinny_linear(
+            args, choose_skinny_config(args.x.num_rows, args.out.num_cols, device_traits().num_sms),
+            stream());
         return true;
       case Way::kChosen:
         chosen().run(args, stream());
@@ -144,11 +148,12 @@ class LinearTest : public CudaTest {
 class LinearShapeTest : public LinearTest, public ::testing::WithParamInterface<Shape> {};
 
 TEST_P(LinearShapeTest, EqualsTheProductInFloat64ByEveryWayThatTakesIt) {
-  int num_taken[4] = {};
+  int num_taken[5] = {};
   for (const int64_t num_rows : {0, 1, 3, 8, 17, 64, 65, 200}) {
     for (const DType out_dtype : {DType::kF32, DType::kBF16}) {
       for (const bool has_bias : {false, true}) {
-        for (const Way way : {Way::kPlain, Way::kCublas, Way::kSkinny, Way::kChosen}) {
+        for (const Way way :
+             {Way::kPlain, Way::kCublas, Way::kSkinny, Way::kSm90Skinny, Way::kChosen}) {
           SCOPED_TRACE("rows " + std::to_string(num_rows) + ", " +
                        (out_dtype == DType::kF32 ? "f32" : "bf16") + (has_bias ? ", bias" : "") +
                        ", way " + std::to_string(static_cast<int>(way)));
@@ -166,8 +171,9 @@ TEST_P(LinearShapeTest, EqualsTheProductInFloat64ByEveryWayThatTakesIt) {
   const bool has_16_byte_rows = GetParam().num_cols % 8 == 0 && GetParam().x_padding % 8 == 0;
   if (has_16_byte_rows) {
     EXPECT_EQ(num_taken[static_cast<int>(Way::kCublas)], 32);
+    EXPECT_EQ(num_taken[static_cast<int>(Way::kSkinny)], 3 * 4) << "1, 3 and 8 rows";
     if (device_traits().is_hopper()) {
-      EXPECT_EQ(num_taken[static_cast<int>(Way::kSkinny)], 5 * 4) << "1 to 64 rows";
+      EXPECT_EQ(num_taken[static_cast<int>(Way::kSm90Skinny)], 5 * 4) << "1 to 64 rows";
     }
   }
 }
@@ -252,33 +258,44 @@ INSTANTIATE_TEST_SUITE_P(Sizes,
                                            Size{1, 4096, 2048},
                                            Size{5, 1032, 40'000},
                                            Size{16, 12'288, 4096},
+                                           Size{12, 4096, 2048},
+                                           Size{17, 2048, 8512},
                                            Size{33, 4096, 2048},
                                            Size{64, 2048, 5120},
                                            Size{300, 2048, 1024}));
 
-TEST(SkinnyConfig, CutsTheWorkSoThatClustersCoverEveryStripAndTheRingFitsTwoBlocks) {
+LinearWay way_of(int64_t num_rows, int64_t num_cols, int64_t num_outputs, int compute_capability) {
+  const LinearArgs args = {.x = dense(nullptr, DType::kBF16, num_rows, num_cols),
+                           .weight = {nullptr, num_outputs, num_cols},
+                           .out = dense(nullptr, DType::kBF16, num_rows, num_outputs)};
+  return choose_linear(args, {.num_sms = 132, .compute_capability = compute_capability});
+}
+
+TEST(ChooseLinear, GoesByRowsAndSizeAndTakesSm90KernelsToHopperAlone) {
+  EXPECT_EQ(way_of(1, 2048, 5120, 90), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(8, 4096, 2048, 90), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(1, 2048, 151'936, 90), LinearWay::kSm90Skinny);
+  EXPECT_EQ(way_of(1, 2048, 151'936, 80), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(32, 2048, 5120, 90), LinearWay::kSm90Skinny);
+  EXPECT_EQ(way_of(32, 2048, 5120, 80), LinearWay::kGemm);
+  EXPECT_EQ(way_of(64, 2048, 5120, 90), LinearWay::kGemm);
+  EXPECT_EQ(way_of(64, 2048, 151'936, 90), LinearWay::kSm90Skinny);
+  EXPECT_EQ(way_of(65, 2048, 151'936, 90), LinearWay::kGemm);
+  EXPECT_EQ(way_of(1, 2047, 5120, 90), LinearWay::kGemm) << "rows that are not 16-byte aligned";
+}
+
+TEST(SkinnyConfig, GivesEveryBlockAStripAndTheRingsTheRoomOfAMultiprocessor) {
   for (const int64_t num_outputs : {1, 64, 2048, 5120, 14'336, 151'936}) {
-    for (const int64_t num_cols : {8, 64, 2048, 4096, 12'288}) {
-      for (const int64_t num_rows : {1, 8, 9, 16, 17, 32, 33, 64}) {
-        const SkinnyConfig config =
-            choose_skinny_config(num_rows, num_outputs, num_cols, /*num_sms=*/132);
-        SCOPED_TRACE(config.description());
-        EXPECT_GE(config.padded_rows, num_rows);
-        EXPECT_LE(config.padded_rows, kMaxSkinnyRows);
-        EXPECT_LE(config.strip_outputs, 64);
-        EXPECT_EQ(config.strip_outputs % 8, 0);
-        const int64_t num_strips = ceil_div<int64_t>(num_outputs, config.strip_outputs);
-        if (config.num_splits > 1) {
-          EXPECT_EQ(config.num_blocks, num_strips * config.num_splits);
-          EXPECT_EQ(config.strip_outputs % (4 * config.num_splits), 0);
-        } else {
-          EXPECT_LE(config.num_blocks, num_strips);
-        }
-        EXPECT_GE(config.num_stages, 2);
-        const int64_t stage_bytes =
-            int64_t{config.strip_outputs + config.padded_rows} * config.stage_tiles * 128;
-        EXPECT_LE(config.num_stages * stage_bytes, 112 << 10);
-      }
+    for (const int64_t num_rows : {1, 8, 9, 16, 17, 32, 33, 64}) {
+      const SkinnyConfig config = choose_skinny_config(num_rows, num_outputs, /*num_sms=*/132);
+      SCOPED_TRACE(config.description());
+      EXPECT_GE(config.padded_rows, num_rows);
+      EXPECT_LE(config.padded_rows, kMaxSm90SkinnyRows);
+      EXPECT_LE(config.num_blocks, ceil_div<int64_t>(num_outputs, 64));
+      const int64_t ring_bytes = config.num_stages * int64_t{64 + config.padded_rows} * 128;
+      const int blocks_per_sm = config.num_blocks > 132 ? 2 : 1;
+      EXPECT_LE(blocks_per_sm * ring_bytes, 220 << 10);
+      EXPECT_GE(blocks_per_sm * ring_bytes, 150 << 10);
     }
   }
 }
