@@ -53,8 +53,8 @@ __device__ __forceinline__ int take_best(uint32_t (&keys)[kPerLane], int lane) {
   return static_cast<int>(index);
 }
 
-// Takes out the experts of all but the top_groups best groups. `choice` holds the keys of all
-// experts in shared memory and is overwritten.
+// Takes out the experts of all but the top_groups best groups. `choice` holds what all experts
+// compete by, in shared memory, and is overwritten.
 template <int kPerLane>
 __device__ void keep_best_groups(const RouterArgs& args,
                                  uint32_t (&keys)[kPerLane],
@@ -244,39 +244,38 @@ __global__ void __launch_bounds__(kThreads)
   choose_for_token(args, token, logits, correction, score[warp], choice[warp]);
 }
 
-// --- Few tokens: a block per token, a thread per expert, so that nothing is done one after the
-// other: the place of an expert among the chosen is how many others are better.
+// --- Few tokens: a block per token, four threads per expert, so that nothing is done one after the
+// other: the place of an expert among the chosen is how many others are better. Loops that need not
+// be unrolled are not: the kernel runs once through, and instructions have to be fetched too.
 
 constexpr int64_t kMaxBlockTokens = 256;
 constexpr int kBlockExperts = 128;
-constexpr int kMaxShares = 4;  // of the slices, each added up by threads of its own
 constexpr int kBlockWarps = kBlockExperts / kWarpLanes;
+// Threads (e, y) are for expert e: each adds up a share of the slices, and compares with the keys
+// of a share of the experts. In between they all do the same.
+constexpr int kShares = kBlockWarps;
 
-// How many of keys[first, end) are larger than the limit.
-__device__ __forceinline__ int count_larger(const uint32_t (&keys)[kBlockExperts],
-                                            int first,
-                                            int end,
-                                            uint32_t limit) {
-  int num_larger = 0;
-#pragma unroll 2
-  for (int j = first; j < end; j += 4) {
-    const uint4 four = *reinterpret_cast<const uint4*>(&keys[j]);
-    num_larger += (four.x > limit) + (four.y > limit) + (four.z > limit) + (four.w > limit);
-  }
-  return num_larger;
-}
-
-// How many of the keys are larger than the thread's own, or equal and of a lower index. Loops stay
-// loops in this kernel: it runs once through, and fetching instructions would take longer.
-__device__ __forceinline__ int count_better(const uint32_t (&keys)[kBlockExperts], uint32_t own) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int first_of_warp = static_cast<int>(threadIdx.x) - lane;
-  // Equals of lower warps are better: larger than one less.
-  int num_better = count_larger(keys, 0, first_of_warp, own - 1) +
-                   count_larger(keys, first_of_warp + kWarpLanes, kBlockExperts, own);
-#pragma unroll 4
-  for (int j = 0; j < kWarpLanes; ++j) {
-    num_better += __shfl_sync(kAllLanes, own, j) > own - (j < lane ? 1 : 0);
+// How many of the 32 keys from 32 * `of_warp` on are larger than the thread's own, or equal and of
+// a lower index.
+__device__ __forceinline__ int count_better(const uint32_t (&keys)[kBlockExperts],
+                                            int of_warp,
+                                            uint32_t own) {
+  const int expert = static_cast<int>(threadIdx.x);
+  const int first = of_warp * kWarpLanes;
+  int num_better = 0;
+  if (first != expert / kWarpLanes * kWarpLanes) {
+    // Equals of lower warps are better: larger than one less.
+    const uint32_t limit = own - (first < expert ? 1 : 0);
+#pragma unroll
+    for (int j = 0; j < kWarpLanes; j += 4) {
+      const uint4 four = *reinterpret_cast<const uint4*>(&keys[first + j]);
+      num_better += (four.x > limit) + (four.y > limit) + (four.z > limit) + (four.w > limit);
+    }
+  } else {
+#pragma unroll 8
+    for (int j = 0; j < kWarpLanes; ++j) {
+      num_better += keys[first + j] > own - (first + j < expert ? 1 : 0);
+    }
   }
   return num_better;
 }
@@ -289,8 +288,9 @@ __device__ __forceinline__ void plan_one_token(const MoePlan& plan,
                                                unsigned (&chosen_of_warp)[kBlockWarps]) {
   const int expert = static_cast<int>(threadIdx.x);
   const unsigned chosen = __ballot_sync(kAllLanes, is_chosen);
-  if (expert % kWarpLanes == 0) chosen_of_warp[expert / kWarpLanes] = chosen;
+  if (expert % kWarpLanes == 0 && threadIdx.y == 0) chosen_of_warp[expert / kWarpLanes] = chosen;
   __syncthreads();
+  if (threadIdx.y > 0) return;
   int place = __popc(chosen & ((1u << expert % kWarpLanes) - 1));
   int num_chosen = 0;
 #pragma unroll
@@ -306,10 +306,9 @@ __device__ __forceinline__ void plan_one_token(const MoePlan& plan,
   if (expert == 0) *plan.num_tiles = num_chosen;
 }
 
-// A block of kBlockExperts by blockDim.y threads: those of each y add up their share of the slices,
-// and the first go on alone. Requires num_experts <= 128 and one group. With slot_of_expert !=
-// nullptr also writes the plan; then requires one token and no forced experts.
-__global__ void __launch_bounds__(kBlockExperts* kMaxShares)
+// Requires num_experts <= 128 and one group. With slot_of_expert != nullptr also writes the plan;
+// then requires one token and no forced experts.
+__global__ void __launch_bounds__(kBlockExperts* kShares)
     choose_experts_by_block_kernel(RouterArgs args,
                                    const float* partial,
                                    int num_slices,
@@ -317,7 +316,8 @@ __global__ void __launch_bounds__(kBlockExperts* kMaxShares)
                                    MoePlan plan) {
   __shared__ __align__(16) uint32_t keys[kBlockExperts];
   __shared__ float scores[kBlockExperts];
-  __shared__ float shares[kMaxShares][kBlockExperts];
+  __shared__ int better[kShares][kBlockExperts];
+  __shared__ float shares[kShares][kBlockExperts];
   __shared__ float chosen_scores[kWarpLanes];
   __shared__ uint32_t largest_of_warp[kBlockWarps];
   __shared__ float total_of_warp[kBlockWarps];
@@ -335,25 +335,26 @@ __global__ void __launch_bounds__(kBlockExperts* kMaxShares)
   float logit = 0;
   if (is_there) {
 #pragma unroll 8
-    for (int s = threadIdx.y; s < num_slices; s += blockDim.y) logit += from[s * slice_stride];
+    for (int s = threadIdx.y; s < num_slices; s += kShares) logit += from[s * slice_stride];
   }
   const bool is_padding = args.num_valid != nullptr && token >= *args.num_valid;
   const int32_t slot = slot_of_expert != nullptr && is_there ? slot_of_expert[expert] : 0;
-  if (blockDim.y > 1) {
-    shares[threadIdx.y][expert] = logit;
-    __syncthreads();
-    if (threadIdx.y > 0) return;
+  const bool is_first = threadIdx.y == 0;
+  shares[threadIdx.y][expert] = logit;
+  __syncthreads();
+  logit = shares[0][expert];
 #pragma unroll
-    for (int y = 1; y < kMaxShares; ++y) logit += shares[y][expert];
+  for (int y = 1; y < kShares; ++y) logit += shares[y][expert];
+  if (is_there && is_first && args.logits.data != nullptr) {
+    row_of<float>(args.logits, token)[expert] = logit;
   }
-  if (is_there && args.logits.data != nullptr) row_of<float>(args.logits, token)[expert] = logit;
 
   float score = 0;
   if (args.scoring == RouterScoring::kSigmoid) {
     score = 1.0f / (1.0f + expf(-logit));
   } else {
     const uint32_t largest = __reduce_max_sync(kAllLanes, key_of(is_there ? logit : -INFINITY));
-    if (expert % kWarpLanes == 0) largest_of_warp[warp] = largest;
+    if (expert % kWarpLanes == 0 && is_first) largest_of_warp[warp] = largest;
     __syncthreads();
     uint32_t largest_of_all = largest_of_warp[0];
 #pragma unroll
@@ -362,7 +363,7 @@ __global__ void __launch_bounds__(kBlockExperts* kMaxShares)
     }
     const float value = is_there ? expf(logit - score_of(largest_of_all)) : 0.0f;
     const float sum = warp_sum(value);
-    if (expert % kWarpLanes == 0) total_of_warp[warp] = sum;
+    if (expert % kWarpLanes == 0 && is_first) total_of_warp[warp] = sum;
     __syncthreads();
     float total = total_of_warp[0];
 #pragma unroll
@@ -370,25 +371,29 @@ __global__ void __launch_bounds__(kBlockExperts* kMaxShares)
     score = value / total;
   }
   const uint32_t key = is_there ? key_of(score + correction) : kOut;
-  keys[expert] = key;
-  scores[expert] = score;
+  if (is_first) {
+    keys[expert] = key;
+    scores[expert] = score;
+  }
   __syncthreads();
-
-  const int num_better = count_better(keys, key);
-  const int rank = is_there ? num_better : kBlockExperts;
+  better[threadIdx.y][expert] = count_better(keys, static_cast<int>(threadIdx.y), key);
+  __syncthreads();
+  int rank = is_there ? 0 : kBlockExperts;
+#pragma unroll
+  for (int y = 0; y < kShares; ++y) rank += better[y][expert];
   const bool is_chosen = rank < args.top_k && !is_padding;
   if (args.forced == nullptr) {
-    if (rank < args.top_k) {
+    if (rank < args.top_k && is_first) {
       chosen_scores[rank] = score;
       args.experts[token * args.top_k + rank] = is_padding ? -1 : expert;
     }
-  } else if (expert < args.top_k) {
+  } else if (expert < args.top_k && is_first) {
     const int32_t forced = args.forced[token * args.top_k + expert];
     chosen_scores[expert] = forced >= 0 ? scores[forced] : 0.0f;
     args.experts[token * args.top_k + expert] = is_padding ? -1 : forced;
   }
   __syncthreads();
-  if (expert < args.top_k) {
+  if (expert < args.top_k && is_first) {
     float weight = chosen_scores[expert];
     if (args.normalise_top_k) {
       float sum = 0;
@@ -444,7 +449,7 @@ void route(const RouterArgs& args, const MoePlanArgs* plan, float* partial, cuda
   if (has_block_per_token(args)) {
     launch(choose_experts_by_block_kernel,
            {.grid = dim3(static_cast<unsigned>(args.x.num_rows)),
-            .block = dim3(kBlockExperts, how.num_slices > 1 ? kMaxShares : 1)},
+            .block = dim3(kBlockExperts, kShares)},
            stream, args, partial, how.num_slices, plan == nullptr ? nullptr : plan->slot_of_expert,
            plan == nullptr ? MoePlan() : plan->plan);
     return;

@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kGemvThreads)
 // that leaves, to 16 bits; three of the four products of such pairs matter.
 
 constexpr int kStepCols = 32;
+constexpr int kStepsAhead = 8;
 constexpr int kChunksPerRow = kStepCols / 8;
 
 // Bytes to 16-byte chunk `chunk` of a row in a tile of rows of 64 bytes. Eight rows of one chunk
@@ -273,6 +274,12 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
       load_row_part<kIsWide>(from, col + chunk * 8, is_there ? end_col : 0, parts[p]);
     }
   };
+  // x comes from memory, which takes longer than a step: ask for it to be in L2 well before.
+  const auto fetch_ahead = [&](int64_t col) {
+    const int64_t token = first_token + threadIdx.x;
+    if (threadIdx.x >= kTokens || token >= num_tokens || col >= end_col) return;
+    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(row_of<const float>(args.x, token) + col));
+  };
   // Returns whether any weight has a low part.
   const auto put = [&](int stage) {
     uint32_t low_bits = 0;
@@ -329,6 +336,7 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
     }
   };
 
+  for (int step = 0; step < kStepsAhead; ++step) fetch_ahead(first_col + step * kStepCols);
   bring(first_col);
   bool has_low = put(0);
   if (first_col + kStepCols < end_col) bring(first_col + kStepCols);
@@ -339,6 +347,7 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
     bool next_has_low = false;
     if (col + kStepCols < end_col) next_has_low = put(stage ^ 1);
     if (col + 2 * kStepCols < end_col) bring(col + 2 * kStepCols);
+    fetch_ahead(col + kStepsAhead * kStepCols);
     multiply(stage, 1, has_low);
     has_low = __syncthreads_or(next_has_low);
   }
@@ -394,6 +403,8 @@ void launch_tiles(const RouterArgs& args,
     launch(small_split_product_kernel<16, kIsWide>, small, stream, args, partial);
   } else if (plan.token_tile == 32) {
     launch(small_split_product_kernel<32, kIsWide>, small, stream, args, partial);
+  } else if (plan.is_small) {
+    launch(small_split_product_kernel<64, kIsWide>, small, stream, args, partial);
   } else if (plan.token_tile == 64) {
     launch_split<64, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
   } else {
@@ -403,7 +414,7 @@ void launch_tiles(const RouterArgs& args,
 
 // From here on tiles of 128 tokens: they read weights half as often, and there are enough of them.
 constexpr int64_t kMinTokensOfLargeTile = 4096;
-constexpr int64_t kMaxSmallTokens = 128;
+constexpr int64_t kMaxSmallTokens = 256;
 // Blocks to have work for: about one per multiprocessor of the device this was measured on. A
 // constant, so that the same sizes give the same bits everywhere.
 constexpr int64_t kLargeTargetBlocks = 128;
@@ -416,7 +427,8 @@ RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_
     return {.token_tile = 0, .num_slices = 1, .slice_cols = hidden};
   }
   if (num_tokens <= kMaxSmallTokens) {
-    return {.token_tile = num_tokens <= 16 ? 16 : 32,
+    return {.token_tile = num_tokens <= 16 ? 16 : (num_tokens <= 64 ? 32 : 64),
+            .is_small = true,
             .num_slices = static_cast<int>(ceil_div<int64_t>(hidden, kSmallCols)),
             .slice_cols = kSmallCols};
   }

@@ -12,8 +12,9 @@ namespace augur::cuda {
 /// How the logits of a call are computed: each block makes a tile of token_tile x expert_tile sums
 /// over one slice of the columns. All choices depend on sizes alone.
 struct RouterLogitsPlan {
-  int token_tile = 0;  // 0: one block per expert, all tokens
-  int num_slices = 1;  // of the columns
+  int token_tile = 0;     // 0: one block per expert, all tokens
+  bool is_small = false;  // a slice is one step
+  int num_slices = 1;     // of the columns
   int64_t slice_cols = 0;
 };
 RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_experts);

@@ -6,10 +6,26 @@
 #include "kernels/bf16.h"
 #include "kernels/cpu/reference_ops.h"
 #include "kernels/cuda/router.h"
+#include "kernels/cuda/router_logits.h"
 #include "tests/kernels/cuda_fixture.h"
 
 namespace augur::cuda {
 namespace {
+
+TEST(RouterLogitsPlanTest, SlicesCoverTheColumnsAndTheWorkspaceHoldsEveryCount) {
+  for (const int64_t hidden : {1, 100, 2048, 2880, 7168, 16'384}) {
+    for (const int num_experts : {1, 60, 128, 512}) {
+      constexpr int64_t kMaxTokens = 9000;
+      const int64_t workspace_bytes = router_workspace_bytes(kMaxTokens, hidden, num_experts);
+      for (int64_t num_tokens = 1; num_tokens <= kMaxTokens; ++num_tokens) {
+        const RouterLogitsPlan plan = plan_router_logits(num_tokens, hidden, num_experts);
+        ASSERT_GE(plan.num_slices * plan.slice_cols, hidden) << num_tokens;
+        ASSERT_LT((plan.num_slices - 1) * plan.slice_cols, hidden) << num_tokens;
+        ASSERT_LE(plan.num_slices * num_tokens * num_experts * 4, workspace_bytes) << num_tokens;
+      }
+    }
+  }
+}
 
 struct Problem {
   int64_t num_tokens;
