@@ -130,13 +130,14 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   params.partial_values = reinterpret_cast<float*>(args.workspace + workspace.values_offset);
 
   params.draws_items = most_visible > kMostPositionsDealt;
-  const int num_blocks = static_cast<int>(
-      std::min<int64_t>(device_traits().num_sms, num_units * params.rule.max_chunks));
-  (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, num_blocks, stream);
+  const int64_t most_items = num_units * params.rule.max_chunks;
+  (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, most_items, stream);
 }
 
-void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream) {
-  decode::launch_decode_attention</*kBulk=*/false>(params, num_blocks, stream);
+void portable_decode_attention(DecodeAttentionParams params,
+                               int64_t most_items,
+                               cudaStream_t stream) {
+  decode::launch_decode_attention</*kBulk=*/false>(params, most_items, stream);
 }
 
 int64_t bytes_moved(const DecodeAttentionArgs& args, int64_t num_positions) {

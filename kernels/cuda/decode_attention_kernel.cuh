@@ -23,9 +23,10 @@ namespace augur::cuda::decode {
 /// Sizes fixed by the columns of a head (in groups of 64) and the rows that matter (8 or 16).
 template <bool kBulk, int kGroups, int kRows>
 struct Shape {
-  /// Eight where their slices still fit Hopper's shared memory three deep.
-  static constexpr int kWarps = kBulk && kGroups <= 2 ? 8 : 4;
+  static constexpr int kWarps = 4;
   static constexpr int kThreads = kWarps * 32;
+  /// Two where they fit: one block's loads go on while the other ends a chunk.
+  static constexpr int kBlocksPerSm = kBulk && kGroups <= 2 ? 2 : 1;
   /// As many bytes for narrow heads as for those of 128.
   static constexpr int kSlice = kGroups == 1 ? 32 : 16;
   static constexpr int kPieces = kSlice / kKvPieceRows;
@@ -485,7 +486,7 @@ template <typename S>
 __device__ __forceinline__ void merge_chunks(const DecodeAttentionParams& p,
                                              const ItemCursor& item,
                                              int num_rows) {
-  constexpr int kBatch = S::kWarps == 8 ? 16 : 8;
+  constexpr int kBatch = 8;
   const Output<S::kCols> output = {p, item};
   for (int i = threadIdx.x; i < num_rows * (S::kCols / 4); i += S::kThreads) {
     const int row = i / (S::kCols / 4);
@@ -588,7 +589,8 @@ struct Arrival {
 };
 
 template <bool kBulk, int kGroups, int kRows>
-__global__ void __launch_bounds__((Shape<kBulk, kGroups, kRows>::kThreads), 1)
+__global__ void __launch_bounds__((Shape<kBulk, kGroups, kRows>::kThreads),
+                                  (Shape<kBulk, kGroups, kRows>::kBlocksPerSm))
     decode_attention_kernel(const __grid_constant__ DecodeAttentionParams p) {
   using S = Shape<kBulk, kGroups, kRows>;
   extern __shared__ __align__(128) std::byte smem[];

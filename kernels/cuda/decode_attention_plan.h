@@ -85,8 +85,11 @@ struct DecodeAttentionParams {
   float* partial_values;  // the same times head_dim up to whole groups, before dividing by the sum
 };
 
-/// Launches the kernel on num_blocks thread blocks. num_stages is filled in here.
-void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
-void sm90_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
+/// Launches the kernel on as many thread blocks as the device runs at once, or most_items if those
+/// are fewer. num_stages is filled in here.
+void portable_decode_attention(DecodeAttentionParams params,
+                               int64_t most_items,
+                               cudaStream_t stream);
+void sm90_decode_attention(DecodeAttentionParams params, int64_t most_items, cudaStream_t stream);
 
 }  // namespace augur::cuda
