@@ -11,12 +11,11 @@ namespace {
 constexpr int kMostSeqs = 4096;  // the plan of more would crowd the keys out of shared memory
 // Sequences of no more visible positions are dealt to the blocks, longer ones drawn.
 constexpr int kMostPositionsDealt = 512;
-constexpr float kLog2E = 1.44269504f;
 
-// One sequence alone is spread over the device, if its chunks' sums still fit the lanes that merge
-// them, two each; of many sequences a long one is cut fine enough not to be waited for.
+// One sequence alone is spread over the device, in whole rounds of the loads that merge its chunks;
+// of many sequences a long one is cut fine enough not to be waited for.
 int max_chunks(int units_per_seq) {
-  return std::clamp(device_traits().num_sms / units_per_seq, 8, 64);
+  return std::clamp(device_traits().num_sms / units_per_seq / 16 * 16, 16, kMostChunks);
 }
 
 int units_per_kv_head(int group) {
@@ -106,7 +105,7 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   params.context_len = batch.context_len;
   params.block_table = batch.block_table;
   params.block_table_stride = batch.block_table_stride;
-  params.scale_log2 = attention.scale * kLog2E;
+  params.scale_log2 = attention.scale * decode::kLog2E;
   params.window = args.window;
   params.sinks = args.sinks;
   const int64_t num_units = int64_t{batch.num_seqs} * params.units_per_seq;
@@ -130,13 +129,14 @@ void decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream) {
   params.partial_values = reinterpret_cast<float*>(args.workspace + workspace.values_offset);
 
   params.draws_items = most_visible > kMostPositionsDealt;
-  const int num_blocks = static_cast<int>(
-      std::min<int64_t>(device_traits().num_sms, num_units * params.rule.max_chunks));
-  (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, num_blocks, stream);
+  const int64_t most_items = num_units * params.rule.max_chunks;
+  (is_bulk ? sm90_decode_attention : portable_decode_attention)(params, most_items, stream);
 }
 
-void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream) {
-  decode::launch_decode_attention</*kBulk=*/false>(params, num_blocks, stream);
+void portable_decode_attention(DecodeAttentionParams params,
+                               int64_t most_items,
+                               cudaStream_t stream) {
+  decode::launch_decode_attention</*kBulk=*/false>(params, most_items, stream);
 }
 
 int64_t bytes_moved(const DecodeAttentionArgs& args, int64_t num_positions) {

@@ -23,9 +23,10 @@ namespace augur::cuda::decode {
 /// Sizes fixed by the columns of a head (in groups of 64) and the rows that matter (8 or 16).
 template <bool kBulk, int kGroups, int kRows>
 struct Shape {
-  /// Eight where their slices still fit Hopper's shared memory three deep.
-  static constexpr int kWarps = kBulk && kGroups <= 2 ? 8 : 4;
+  static constexpr int kWarps = 4;
   static constexpr int kThreads = kWarps * 32;
+  /// Two where they fit: one block's loads go on while the other ends a chunk.
+  static constexpr int kBlocksPerSm = kBulk && kGroups <= 2 ? 2 : 1;
   /// As many bytes for narrow heads as for those of 128.
   static constexpr int kSlice = kGroups == 1 ? 32 : 16;
   static constexpr int kPieces = kSlice / kKvPieceRows;
@@ -41,6 +42,8 @@ struct Shape {
   }
   static constexpr int64_t bytes_per_stage() { return int64_t{kWarps} * (kStageBytes + 8); }
 };
+
+constexpr float kLog2E = 1.44269504f;
 
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;
@@ -73,7 +76,9 @@ class SliceRing {
   static constexpr int kWarps = S::kWarps;
 
  public:
-  static constexpr int kMaxStages = 16;
+  /// More loads under way than this only make each take longer: of an SM's two blocks, 128 to
+  /// 192 KiB.
+  static constexpr int kMaxStages = !kBulk ? 4 : kGroups == 2 ? 2 : 3;
 
   __device__ __forceinline__ SliceRing(const DecodeAttentionParams& p,
                                        const Plan& plan,
@@ -401,51 +406,17 @@ __device__ __forceinline__ uint2 pack_bf16_x4(float4 x) {
   return {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
 }
 
-/// A sum of parts that are relative to different maxima.
+/// A sum relative to a maximum.
 struct RunningSum {
   float maximum = -INFINITY;
   float sum = 0;
   float4 values = {};
 
-  __device__ __forceinline__ void rescale(float new_maximum) {
-    const float factor = exp2_approx(maximum - new_maximum);
-    maximum = new_maximum;
-    sum *= factor;
-    values = {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
-  }
-  /// Requires part_sum.x <= maximum > -infinity.
-  __device__ __forceinline__ void add(float2 part_sum, float4 part) {
-    const float factor = exp2_approx(part_sum.x - maximum);
-    sum += part_sum.y * factor;
+  __device__ __forceinline__ void add_scaled(const float4& part, float factor) {
     values.x += part.x * factor;
     values.y += part.y * factor;
     values.z += part.z * factor;
     values.w += part.w * factor;
-  }
-  /// Adds `count` parts in batches whose loads are all under way at once.
-  template <int kBatch, typename LoadSum, typename LoadValues>
-  __device__ __forceinline__ void add_parts(int count,
-                                            const LoadSum& load_sum,
-                                            const LoadValues& load_values) {
-    for (int first = 0; first < count; first += kBatch) {
-      float2 sums[kBatch];
-      float4 parts[kBatch];
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        sums[i] = make_float2(-INFINITY, 0);
-        parts[i] = {};
-        if (first + i < count) {
-          sums[i] = load_sum(first + i);
-          parts[i] = load_values(first + i);
-        }
-      }
-      float largest = maximum;
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) largest = fmaxf(largest, sums[i].x);
-      rescale(largest);
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) add(sums[i], parts[i]);
-    }
   }
 };
 
@@ -465,15 +436,18 @@ struct Output {
     return item.unit / p.units_per_kv_head * p.group +
            item.unit % p.units_per_kv_head * kMaxHeadRows;
   }
-  __device__ __forceinline__ void write(int row, int col, RunningSum total) const {
+  __device__ __forceinline__ void write(int row, int col, const RunningSum& total) const {
     if (col >= p.head_dim) return;
     const int head = first_head() + row;
+    float inverse;
     if (p.sinks != nullptr) {
-      const float sink = __ldcg(p.sinks + head) * 1.44269504f;
-      total.rescale(fmaxf(total.maximum, sink));
-      total.sum += exp2_approx(sink - total.maximum);
+      const float sink = __ldcg(p.sinks + head) * kLog2E;
+      const float largest = fmaxf(total.maximum, sink);
+      const float factor = exp2_approx(total.maximum - largest);
+      inverse = factor / (total.sum * factor + exp2_approx(sink - largest));
+    } else {
+      inverse = 1 / total.sum;
     }
-    const float inverse = 1 / total.sum;
     const uint2 result = {pack_bf16(total.values.x * inverse, total.values.y * inverse),
                           pack_bf16(total.values.z * inverse, total.values.w * inverse)};
     *reinterpret_cast<uint2*>(p.out + item.seq * p.out_stride + head * p.head_dim + col) = result;
@@ -485,21 +459,66 @@ template <typename S>
 __device__ __forceinline__ void merge_chunks(const DecodeAttentionParams& p,
                                              const ItemCursor& item,
                                              int num_rows) {
-  constexpr int kBatch = S::kWarps == 8 ? 16 : 8;
+  // Lanes of a row, or of 128 columns of it. Each knows the factors of some of the chunks.
+  constexpr int kLanes = S::kCols >= 128 ? 32 : 16;
+  constexpr int kSegments = (S::kCols + kLanes * 4 - 1) / (kLanes * 4);
+  constexpr int kFactors = kMostChunks / kLanes;
+  constexpr int kBatch = 8;  // loads of a lane under way at once
   const Output<S::kCols> output = {p, item};
-  for (int i = threadIdx.x; i < num_rows * (S::kCols / 4); i += S::kThreads) {
-    const int row = i / (S::kCols / 4);
-    const int col = i % (S::kCols / 4) * 4;
+  const int lane = threadIdx.x % kLanes;
+  for (int base = 0; base < num_rows * kSegments; base += S::kThreads / kLanes) {
+    const int part = base + static_cast<int>(threadIdx.x) / kLanes;
+    const int row = min(part / kSegments, num_rows - 1);
+    const int col = part % kSegments * (kLanes * 4) + lane * 4;
+    const bool is_mine = part < num_rows * kSegments && col < S::kCols;
     const int64_t from = output.partial_row(0, row);
+
+    float2 sums[kFactors];
     RunningSum total;
-    total.add_parts<kBatch>(
-        item.num_chunks,
-        [&](int chunk) { return __ldcg(p.partial_sums + from + chunk * p.rows_per_unit); },
-        [&](int chunk) {
-          return __ldcg(reinterpret_cast<const float4*>(
-              p.partial_values + (from + chunk * p.rows_per_unit) * S::kCols + col));
-        });
-    output.write(row, col, total);
+#pragma unroll
+    for (int i = 0; i < kFactors; ++i) {
+      const int chunk = i * kLanes + lane;
+      sums[i] = chunk < item.num_chunks
+                    ? __ldcg(p.partial_sums + from + int64_t{chunk} * p.rows_per_unit)
+                    : make_float2(-INFINITY, 0);
+      total.maximum = fmaxf(total.maximum, sums[i].x);
+    }
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+      total.maximum = fmaxf(total.maximum, __shfl_xor_sync(~0u, total.maximum, distance));
+    }
+    float factors[kFactors];
+#pragma unroll
+    for (int i = 0; i < kFactors; ++i) {
+      factors[i] = exp2_approx(sums[i].x - total.maximum);
+      total.sum += sums[i].y * factors[i];
+    }
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+      total.sum += __shfl_xor_sync(~0u, total.sum, distance);
+    }
+
+#pragma unroll
+    for (int i = 0; i < kFactors; ++i) {
+      const int end = min(item.num_chunks - i * kLanes, kLanes);
+      for (int first = 0; first < end; first += kBatch) {
+        float4 parts[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+          parts[j] = {};
+          if (is_mine && first + j < end) {
+            const int64_t part_row = from + int64_t{i * kLanes + first + j} * p.rows_per_unit;
+            parts[j] = __ldcg(
+                reinterpret_cast<const float4*>(p.partial_values + part_row * S::kCols + col));
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+          total.add_scaled(parts[j], __shfl_sync(~0u, factors[i], first + j, kLanes));
+        }
+      }
+    }
+    if (is_mine) output.write(row, col, total);
   }
 }
 
@@ -536,12 +555,20 @@ __device__ __forceinline__ void write_item(const DecodeAttentionParams& p,
       const int out_row = i / (S::kCols / 4);
       const int col = i % (S::kCols / 4) * 4;
       RunningSum total;
-      total.add_parts<S::kWarps>(
-          S::kWarps, [&](int w) { return smem_sums[(half * S::kWarps + w) * 8 + out_row]; },
-          [&](int w) {
-            return *reinterpret_cast<const float4*>(smem_values + (w * 8 + out_row) * S::kCols +
-                                                    (col ^ out_row % 4 * 8));
-          });
+#pragma unroll
+      for (int w = 0; w < S::kWarps; ++w) {
+        const float2 part = smem_sums[(half * S::kWarps + w) * 8 + out_row];
+        total.maximum = fmaxf(total.maximum, part.x);
+      }
+#pragma unroll
+      for (int w = 0; w < S::kWarps; ++w) {
+        const float2 part = smem_sums[(half * S::kWarps + w) * 8 + out_row];
+        const float factor = exp2_approx(part.x - total.maximum);  // 0 of a warp without slices
+        total.sum += part.y * factor;
+        total.add_scaled(*reinterpret_cast<const float4*>(
+                             smem_values + (w * 8 + out_row) * S::kCols + (col ^ out_row % 4 * 8)),
+                         factor);
+      }
       if (item.num_chunks == 1) {
         output.write(half * 8 + out_row, col, total);
       } else {
@@ -588,7 +615,8 @@ struct Arrival {
 };
 
 template <bool kBulk, int kGroups, int kRows>
-__global__ void __launch_bounds__((Shape<kBulk, kGroups, kRows>::kThreads), 1)
+__global__ void __launch_bounds__((Shape<kBulk, kGroups, kRows>::kThreads),
+                                  (Shape<kBulk, kGroups, kRows>::kBlocksPerSm))
     decode_attention_kernel(const __grid_constant__ DecodeAttentionParams p) {
   using S = Shape<kBulk, kGroups, kRows>;
   extern __shared__ __align__(128) std::byte smem[];

@@ -32,11 +32,13 @@ inline constexpr int kItemsForBalance = 4;
 /// bandwidth, 20 times what a chunk's end takes. No chunk is longer than twice that.
 inline constexpr int kFairChunkBytes = 512 << 10;
 /// Below this many tiles merging takes longer than what chunks save.
-inline constexpr int kMinSplitTiles = 7;
+inline constexpr int kMinSplitTiles = 5;
 /// Few sequences are spread over the device in chunks no shorter than this, up to as many as one
 /// block merges in a round or two of loads.
-inline constexpr int kMinSpreadTiles = 4;
+inline constexpr int kMinSpreadTiles = 2;
 inline constexpr int kMostSpreadChunks = 16;
+/// Of one unit, whatever its length: the factors that merge them are spread over a warp.
+inline constexpr int kMostChunks = 64;
 
 AUGUR_HOST_DEVICE constexpr int num_chunks(int num_tiles, const SplitRule& rule) {
   if (num_tiles < kMinSplitTiles) return num_tiles > 0 ? 1 : 0;
@@ -85,8 +87,11 @@ struct DecodeAttentionParams {
   float* partial_values;  // the same times head_dim up to whole groups, before dividing by the sum
 };
 
-/// Launches the kernel on num_blocks thread blocks. num_stages is filled in here.
-void portable_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
-void sm90_decode_attention(DecodeAttentionParams params, int num_blocks, cudaStream_t stream);
+/// Launches the kernel on as many thread blocks as the device runs at once, or most_items if those
+/// are fewer. num_stages is filled in here.
+void portable_decode_attention(DecodeAttentionParams params,
+                               int64_t most_items,
+                               cudaStream_t stream);
+void sm90_decode_attention(DecodeAttentionParams params, int64_t most_items, cudaStream_t stream);
 
 }  // namespace augur::cuda

@@ -214,6 +214,9 @@ const std::vector<Problem> kProblems = {
     {12, 1, 256, 64, {640}, 0, true},
     {4, 2, 72, 64, {5, 260}},  // a group of columns that is nearly empty
     {4, 4, 128, 64, std::vector<int32_t>(300, 70)},
+    {2, 1, 64, 16, std::vector<int32_t>(4096, 3)},  // as many as there may be
+    {2, 1, 64, 64, {70'000}},                       // more chunks than lanes of a row merge at once
+    {1, 1, 128, 64, {36'000}},
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes,
