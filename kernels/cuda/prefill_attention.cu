@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
       prefill::mask_scores(scores, first + lane % 4 * 2, positions, args.window);
     }
     float rescale[2];
-    prefill::softmax_scores(scores, softmax, args.scale_log2, rescale);
+    prefill::weigh_scores(scores, softmax, args.scale_log2, rescale);
     if (prefill::any_rescale(rescale)) {
 #pragma unroll
       for (int i = 0; i < kGroups * 32; ++i) out[i] *= rescale[i / 2 % 2];

@@ -232,10 +232,10 @@ __device__ __forceinline__ void mask_scores(float (&scores)[kValues],
 /// as heavy: that loses nothing in floating point, and most multiplications are then by 1 and can
 /// be left out.
 template <int kValues>
-__device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
-                                               RowPair& rows,
-                                               float scale_log2,
-                                               float (&rescale)[2]) {
+__device__ __forceinline__ void weigh_scores(float (&scores)[kValues],
+                                             RowPair& rows,
+                                             float scale_log2,
+                                             float (&rescale)[2]) {
   constexpr float kSlackLog2 = 8;
   // Four chains a row, so that no instruction waits for the one before.
   constexpr int kChains = 4;
@@ -337,15 +337,24 @@ __device__ __forceinline__ void store_rows(const PrefillKernelArgs& args,
   // Lane l knows where row l % 16 goes.
   const int to_chunk = row_chunk(args, tile, kv_head, first_row + lane % 16, args.out_stride);
   __syncwarp();
+  // All loads, then all stores: one after the other each would wait for the one before.
   constexpr int kChunks = kValues / 4;  // of 8 columns
+  constexpr int kStores = 16 * kChunks / 32;
+  uint4 chunks[kStores];
 #pragma unroll
-  for (int first = 0; first < 16 * kChunks; first += 32) {
-    const int row = (first + lane) / kChunks;
-    const int chunk = (first + lane) % kChunks;
-    const int row_to = __shfl_sync(kAllLanes, to_chunk, row);
-    if (row_to < 0 || chunk * 8 >= args.head_dim) continue;
-    reinterpret_cast<uint4*>(args.out)[int64_t{row_to} + chunk] = *reinterpret_cast<const uint4*>(
-        staging + chunk / 8 * group_bytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
+  for (int i = 0; i < kStores; ++i) {
+    const int row = (32 * i + lane) / kChunks;
+    const int chunk = (32 * i + lane) % kChunks;
+    chunks[i] = *reinterpret_cast<const uint4*>(staging + chunk / 8 * group_bytes + row * 128 +
+                                                ((chunk % 8) ^ (row % 8)) * 16);
+  }
+#pragma unroll
+  for (int i = 0; i < kStores; ++i) {
+    const int chunk = (32 * i + lane) % kChunks;
+    const int row_to = __shfl_sync(kAllLanes, to_chunk, (32 * i + lane) / kChunks);
+    if (row_to >= 0 && chunk * 8 < args.head_dim) {
+      reinterpret_cast<uint4*>(args.out)[int64_t{row_to} + chunk] = chunks[i];
+    }
   }
 }
 
