@@ -208,6 +208,11 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
   AUGUR_REQUIRE(
       attention.q.row_stride % 8 == 0 && attention.out.row_stride % 8 == 0,
       std::to_string(attention.q.row_stride) + " and " + std::to_string(attention.out.row_stride));
+  AUGUR_REQUIRE((reinterpret_cast<uintptr_t>(attention.q.data) |
+                 reinterpret_cast<uintptr_t>(attention.out.data)) %
+                        16 ==
+                    0,
+                "q and out must be 16-byte aligned");
   AUGUR_REQUIRE(attention.scale > 0, std::to_string(attention.scale));
   // Rows of a sequence, counted with the heads of a group, are divided by multiplication.
   const int64_t group_size = attention.num_heads / cache.num_kv_heads;

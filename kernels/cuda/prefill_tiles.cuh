@@ -10,8 +10,8 @@
 
 namespace augur::cuda {
 
-/// Division by a number that does not change, as one multiplication. Exact while the quotient's
-/// dividend times the divisor stays below 2^32.
+/// Division by a number that does not change, as one multiplication. Exact while dividend times
+/// divisor stays below 2^32.
 struct Divisor {
   int size;
   uint32_t reciprocal;  // 2^32 / size, rounded up; unused for 1
@@ -48,8 +48,8 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args);
 /// At least as many tiles of one KV head as the device finds, by the sizes alone.
 int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows);
 
-/// Row r of a tile is packed row first_row + r of its sequence: row / group_size of the sequence's
-/// tokens, head row % group_size of the KV head's group.
+/// Row r of a tile is packed row p = first_row + r of its sequence: of its tokens number p /
+/// group.size, of the KV head's query heads number p % group.size.
 struct QueryTile {
   int first_token;  // of the sequence, in the step
   int num_tokens;   // of the sequence
@@ -150,8 +150,7 @@ __device__ bool find_query_tile(const AttentionBatch& batch,
   return true;
 }
 
-/// Positions [begin, end) that some row of the tile sees; from `first_full` on down to
-/// `window_full` every row sees all.
+/// Positions [begin, end) that some row of the tile sees, and those that all of its rows see.
 struct SeenPositions {
   int begin;        // 0 or inside the window of the first row
   int window_full;  // from here on inside every row's window
@@ -206,7 +205,7 @@ struct RowPair {
   float sum[2] = {0, 0};                        // of this thread's columns
 };
 
-/// Hides what a row does not see. `first` is the position of scores[0]; 8 columns follow every 8.
+/// Hides what a row does not see. `first` is the position of scores[0], scores[4 i] is 8 i later.
 template <int kValues>
 __device__ __forceinline__ void mask_scores(float (&scores)[kValues],
                                             int first,

@@ -1,11 +1,9 @@
 #include <algorithm>
-#include <string>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/prefill_tiles.cuh"
 #include "kernels/cuda/wgmma.cuh"
-#include "kernels/require.h"
 
 namespace augur::cuda {
 namespace {
@@ -461,13 +459,13 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
 #pragma unroll
     for (int i = 0; i < kGroups * 32; ++i) out[i] = 0;
   };
-  // Writes the outputs of a tile whose steps are over, through the place of its queries: all four
-  // warps have read them.
+  // Writes the outputs of a tile whose steps are over, through the place of its queries: a warp
+  // through that of its rows, which no other reads unless by wgmma.
   const auto end_tile = [&](const TileState& ended) {
     const Work& work = smem.work[ended.work_idx];
     float reciprocal[2];
     prefill::reciprocal_sums(args, work.tile, work.kv_head, rows, ended.softmax, reciprocal);
-    named_barrier(kConsumerDone + consumer, 128);
+    if constexpr (!T::kQueriesInRegisters) named_barrier(kConsumerDone + consumer, 128);
     prefill::store_rows(args, work.tile, work.kv_head, first_row, out, reciprocal,
                         smem.queries[ended.query_idx] + consumer * T::kConsumerQueryBytes +
                             (first_row - consumer * kConsumerRows) * 128,
