@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, kGroups <= 2 ? 2 : 
       prefill::mask_scores(scores, first + lane % 4 * 2, positions, args.window);
     }
     float rescale[2];
-    prefill::softmax_scores(scores, softmax, args.scale_log2, rescale);
+    prefill::weigh_scores(scores, softmax, args.scale_log2, rescale);
     if (prefill::any_rescale(rescale)) {
 #pragma unroll
       for (int i = 0; i < kGroups * 32; ++i) out[i] *= rescale[i / 2 % 2];
@@ -208,6 +208,11 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
   AUGUR_REQUIRE(
       attention.q.row_stride % 8 == 0 && attention.out.row_stride % 8 == 0,
       std::to_string(attention.q.row_stride) + " and " + std::to_string(attention.out.row_stride));
+  AUGUR_REQUIRE((reinterpret_cast<uintptr_t>(attention.q.data) |
+                 reinterpret_cast<uintptr_t>(attention.out.data)) %
+                        16 ==
+                    0,
+                "q and out must be 16-byte aligned");
   AUGUR_REQUIRE(attention.scale > 0, std::to_string(attention.scale));
   // Rows of a sequence, counted with the heads of a group, are divided by multiplication.
   const int64_t group_size = attention.num_heads / cache.num_kv_heads;

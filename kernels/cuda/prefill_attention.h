@@ -1,14 +1,14 @@
 // Causal grouped-query attention of many query rows over the paged cache.
 //
-// Work is cut into tiles: 128 query rows (a token's heads of one KV head are neighbouring rows, so
-// that short chunks still fill a tile) of one sequence and one KV head, which walk the positions
-// they see from the last to the first. How many tiles there are and which is whose is found on the
-// device, the longest first; only num_seqs, num_tokens and the heads shape the launch.
+// Work is cut into tiles: some query rows of one sequence and one KV head (a token's heads of that
+// KV head are neighbouring rows, so that a chunk of few tokens still fills a tile), which walk the
+// positions they see from the last to the first. How many tiles there are and which is whose is
+// found on the device, the longest first; only num_seqs, num_tokens and the heads shape the launch.
 //
-// Compute-bound beyond some hundred rows: flops() over the peak of the tensor cores.
-// Sources: Dao 2023, arXiv:2307.08691 (tiles, online softmax); Shah et al. 2024, arXiv:2407.08608
-// (warpgroups that take turns at the tensor cores, softmax under the products); Milakov and
-// Gimelshein 2018, arXiv:1805.02867 (online softmax).
+// Compute-bound beyond some hundred rows: prefill_attention_flops over the peak of the tensor
+// cores. Sources: Dao 2023, arXiv:2307.08691 (tiles, online softmax); Shah et al. 2024,
+// arXiv:2407.08608 (warpgroups that take turns at the tensor cores, softmax under the products);
+// Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax).
 #pragma once
 
 #include <cuda_runtime_api.h>

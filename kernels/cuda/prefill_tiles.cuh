@@ -10,8 +10,8 @@
 
 namespace augur::cuda {
 
-/// Division by a number that does not change, as one multiplication. Exact while the quotient's
-/// dividend times the divisor stays below 2^32.
+/// Division by a number that does not change, as one multiplication. Exact while dividend times
+/// divisor stays below 2^32.
 struct Divisor {
   int size;
   uint32_t reciprocal;  // 2^32 / size, rounded up; unused for 1
@@ -48,8 +48,8 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args);
 /// At least as many tiles of one KV head as the device finds, by the sizes alone.
 int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows);
 
-/// Row r of a tile is packed row first_row + r of its sequence: row / group_size of the sequence's
-/// tokens, head row % group_size of the KV head's group.
+/// Row r of a tile is packed row p = first_row + r of its sequence: of its tokens number p /
+/// group.size, of the KV head's query heads number p % group.size.
 struct QueryTile {
   int first_token;  // of the sequence, in the step
   int num_tokens;   // of the sequence
@@ -150,8 +150,7 @@ __device__ bool find_query_tile(const AttentionBatch& batch,
   return true;
 }
 
-/// Positions [begin, end) that some row of the tile sees; from `first_full` on down to
-/// `window_full` every row sees all.
+/// Positions [begin, end) that some row of the tile sees, and those that all of its rows see.
 struct SeenPositions {
   int begin;        // 0 or inside the window of the first row
   int window_full;  // from here on inside every row's window
@@ -206,7 +205,7 @@ struct RowPair {
   float sum[2] = {0, 0};                        // of this thread's columns
 };
 
-/// Hides what a row does not see. `first` is the position of scores[0]; 8 columns follow every 8.
+/// Hides what a row does not see. `first` is the position of scores[0], scores[4 i] is 8 i later.
 template <int kValues>
 __device__ __forceinline__ void mask_scores(float (&scores)[kValues],
                                             int first,
@@ -232,10 +231,10 @@ __device__ __forceinline__ void mask_scores(float (&scores)[kValues],
 /// as heavy: that loses nothing in floating point, and most multiplications are then by 1 and can
 /// be left out.
 template <int kValues>
-__device__ __forceinline__ void softmax_scores(float (&scores)[kValues],
-                                               RowPair& rows,
-                                               float scale_log2,
-                                               float (&rescale)[2]) {
+__device__ __forceinline__ void weigh_scores(float (&scores)[kValues],
+                                             RowPair& rows,
+                                             float scale_log2,
+                                             float (&rescale)[2]) {
   constexpr float kSlackLog2 = 8;
   // Four chains a row, so that no instruction waits for the one before.
   constexpr int kChains = 4;
@@ -337,15 +336,24 @@ __device__ __forceinline__ void store_rows(const PrefillKernelArgs& args,
   // Lane l knows where row l % 16 goes.
   const int to_chunk = row_chunk(args, tile, kv_head, first_row + lane % 16, args.out_stride);
   __syncwarp();
+  // All loads, then all stores: one after the other each would wait for the one before.
   constexpr int kChunks = kValues / 4;  // of 8 columns
+  constexpr int kStores = 16 * kChunks / 32;
+  uint4 chunks[kStores];
 #pragma unroll
-  for (int first = 0; first < 16 * kChunks; first += 32) {
-    const int row = (first + lane) / kChunks;
-    const int chunk = (first + lane) % kChunks;
-    const int row_to = __shfl_sync(kAllLanes, to_chunk, row);
-    if (row_to < 0 || chunk * 8 >= args.head_dim) continue;
-    reinterpret_cast<uint4*>(args.out)[int64_t{row_to} + chunk] = *reinterpret_cast<const uint4*>(
-        staging + chunk / 8 * group_bytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
+  for (int i = 0; i < kStores; ++i) {
+    const int row = (32 * i + lane) / kChunks;
+    const int chunk = (32 * i + lane) % kChunks;
+    chunks[i] = *reinterpret_cast<const uint4*>(staging + chunk / 8 * group_bytes + row * 128 +
+                                                ((chunk % 8) ^ (row % 8)) * 16);
+  }
+#pragma unroll
+  for (int i = 0; i < kStores; ++i) {
+    const int chunk = (32 * i + lane) % kChunks;
+    const int row_to = __shfl_sync(kAllLanes, to_chunk, (32 * i + lane) / kChunks);
+    if (row_to >= 0 && chunk * 8 < args.head_dim) {
+      reinterpret_cast<uint4*>(args.out)[int64_t{row_to} + chunk] = chunks[i];
+    }
   }
 }
 

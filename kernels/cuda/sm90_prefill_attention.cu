@@ -1,11 +1,9 @@
 #include <algorithm>
-#include <string>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/prefill_tiles.cuh"
 #include "kernels/cuda/wgmma.cuh"
-#include "kernels/require.h"
 
 namespace augur::cuda {
 namespace {
@@ -37,6 +35,9 @@ struct Tiling {
   // Three are that whose outputs are under way, that whose scores are, and the next.
   static constexpr int kPositions = kGroups <= 2 ? 128 : 64;
   static constexpr int kQueryBuffers = kGroups <= 2 ? 3 : 1;
+  // With 128 columns there are just the registers to keep a tile's queries in; reading them from
+  // shared memory for every product costs power, and power is what limits the clock.
+  static constexpr bool kQueriesInRegisters = kGroups == 2;
   static constexpr int kConsumerQueryBytes = kGroups * kQueryGroupBytes;
   static constexpr int kQueryBytes = kConsumers * kConsumerQueryBytes;
   static constexpr int kKvGroupBytes = kPositions * 128;
@@ -304,17 +305,43 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int num_threads) {
 constexpr int kTurn = 1;
 constexpr int kConsumerDone = 8;  // + c: all warps of consumer c are here
 
+// Queries of a consumer: of each 16 columns, where they lie in shared memory or what the thread
+// holds of them.
+template <int kGroups>
+struct ConsumerQueries {
+  uint32_t smem;
+  uint32_t fragments[Tiling<kGroups>::kQueriesInRegisters ? kGroups * 4 : 1][4];
+
+  __device__ __forceinline__ void set(uint32_t address) {
+    smem = address;
+    if constexpr (Tiling<kGroups>::kQueriesInRegisters) {
+      const int row = static_cast<int>(threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16);
+      const int chunk = static_cast<int>(threadIdx.x % 32 / 16);
+#pragma unroll
+      for (int k = 0; k < kGroups * 4; ++k) {
+        load_matrix_x4(fragments[k], smem + k / 4 * kQueryGroupBytes + row * 128 +
+                                         ((k % 4 * 2 + chunk) ^ (row % 8)) * 16);
+      }
+    }
+  }
+};
+
 template <int kGroups>
 __device__ __forceinline__ void issue_scores(float (&scores)[Tiling<kGroups>::kPositions / 2],
-                                             uint32_t queries,
+                                             const ConsumerQueries<kGroups>& queries,
                                              uint32_t keys) {
   using T = Tiling<kGroups>;
-  const uint64_t a = smem_descriptor(queries);
   const uint64_t b = smem_descriptor(keys);
 #pragma unroll
   for (int k = 0; k < kGroups * 4; ++k) {
-    Wgmma<T::kPositions>::smem_smem(scores, a + (k / 4 * kQueryGroupBytes + k % 4 * 32) / 16,
-                                    b + (k / 4 * T::kKvGroupBytes + k % 4 * 32) / 16, k > 0);
+    const uint64_t b_k = b + (k / 4 * T::kKvGroupBytes + k % 4 * 32) / 16;
+    if constexpr (T::kQueriesInRegisters) {
+      Wgmma<T::kPositions>::regs_smem(scores, queries.fragments[k], b_k, k > 0);
+    } else {
+      const uint64_t a = smem_descriptor(queries.smem);
+      Wgmma<T::kPositions>::smem_smem(scores, a + (k / 4 * kQueryGroupBytes + k % 4 * 32) / 16, b_k,
+                                      k > 0);
+    }
   }
   wgmma_commit();
 }
@@ -374,6 +401,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   uint32_t weights[T::kPositions / 16][4];
   float out[kGroups * 32];
   float rescale[2];
+  ConsumerQueries<kGroups> queries;
   StepState step;
   TileState tile;  // of `step`
   TileState done;  // the one before
@@ -397,13 +425,12 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   // place the queries come.
   const auto await_queries = [&] {
     query_place.wait_full(smem.queries_full);
+    queries.set(smem_address(smem.queries[query_place.index]) + consumer * T::kConsumerQueryBytes);
     query_place.advance();
   };
   const auto issue_step_scores = [&] {
     wgmma_fence();
-    issue_scores<kGroups>(
-        scores, smem_address(smem.queries[tile.query_idx]) + consumer * T::kConsumerQueryBytes,
-        smem_address(smem.keys[key_place.index]));
+    issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
   };
   const auto release_keys = [&] {
     pin_registers(scores);
@@ -414,7 +441,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
     if (step.first + T::kPositions > step.causal_full || step.first < step.window_full) {
       prefill::mask_scores(scores, step.first + lane % 4 * 2, step.positions, args.window);
     }
-    prefill::softmax_scores(scores, tile.softmax, args.scale_log2, rescale);
+    prefill::weigh_scores(scores, tile.softmax, args.scale_log2, rescale);
     pin_registers(scores);
   };
   const auto issue_step_outputs = [&] {
@@ -432,13 +459,13 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
 #pragma unroll
     for (int i = 0; i < kGroups * 32; ++i) out[i] = 0;
   };
-  // Writes the outputs of a tile whose steps are over, through the place of its queries: all four
-  // warps have read them.
+  // Writes the outputs of a tile whose steps are over, through the place of its queries: a warp
+  // through that of its rows, which no other reads unless by wgmma.
   const auto end_tile = [&](const TileState& ended) {
     const Work& work = smem.work[ended.work_idx];
     float reciprocal[2];
     prefill::reciprocal_sums(args, work.tile, work.kv_head, rows, ended.softmax, reciprocal);
-    named_barrier(kConsumerDone + consumer, 128);
+    if constexpr (!T::kQueriesInRegisters) named_barrier(kConsumerDone + consumer, 128);
     prefill::store_rows(args, work.tile, work.kv_head, first_row, out, reciprocal,
                         smem.queries[ended.query_idx] + consumer * T::kConsumerQueryBytes +
                             (first_row - consumer * kConsumerRows) * 128,

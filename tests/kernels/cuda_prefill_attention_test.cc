@@ -369,6 +369,8 @@ TEST_F(CudaPrefillAttentionTest, RefusesWhatItCannotRead) {
   expect_refused([](auto& a) { a.attention.num_heads = 7; });
   expect_refused([](auto& a) { a.attention.q.row_stride = 1025; });
   expect_refused([](auto& a) { a.attention.q.dtype = DType::kF32; });
+  expect_refused([](auto& a) { a.attention.out.data = a.attention.out.template row<Bf16>(0) + 1; });
+  expect_refused([](auto& a) { a.attention.scale = 0; });
   expect_refused([](auto& a) { a.window = -1; });
 }
 
