@@ -151,7 +151,11 @@ void stream_weights(StreamArgs args, bool is_paired, cudaStream_t stream) {
     return std::min((num_bytes - Layout::kFixed) / Layout::kPerStage, kMaxStages);
   };
   static_assert(max_stages(kSmemBytes) >= 4);
-  args.num_stages = max_stages(is_paired ? kHalfSmemBytes : kSmemBytes);
+  // With fewer stages the copies would wait for the products.
+  constexpr int kFewestStages = 3;
+  constexpr int kStagesOfHalf = max_stages(kHalfSmemBytes);
+  args.num_stages =
+      is_paired && kStagesOfHalf >= kFewestStages ? kStagesOfHalf : max_stages(kSmemBytes);
   auto* const kernel = moe_stream_kernel<kMatrices, kN, kRows>;
   static const bool is_allowed = (allow_smem(kernel, kSmemBytes), true);
   (void)is_allowed;
@@ -165,11 +169,9 @@ void stream_weights(StreamArgs args, bool is_paired, cudaStream_t stream) {
 template <int kMatrices, int kN>
 void stream_weights(int rows, bool is_paired, const StreamArgs& args, cudaStream_t stream) {
   if (rows == 64) return stream_weights<kMatrices, kN, 64>(args, is_paired, stream);
-  if constexpr (kN <= 16) {
-    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, is_paired, stream);
+  if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, is_paired, stream);
+  if constexpr (kN <= 32) {
     if (rows == 16) return stream_weights<kMatrices, kN, 16>(args, is_paired, stream);
-  } else if constexpr (kN == 32) {
-    if (rows == 32) return stream_weights<kMatrices, kN, 32>(args, is_paired, stream);
   }
   AUGUR_REQUIRE(false, std::to_string(rows) + " rows by " + std::to_string(kN) + " tokens");
 }
@@ -265,21 +267,24 @@ MoeDecodeConfig decode_config(int64_t num_tokens,
                               int64_t intermediate_size) {
   MoeDecodeConfig config;
   config.tile_rows = num_tokens <= 8 ? 8 : num_tokens <= 16 ? 16 : num_tokens <= 32 ? 32 : 64;
-  // Wide tiles of few rows would read the tokens more than the weights.
-  const int min_rows = config.tile_rows <= 16 ? kFewestRows : config.tile_rows;
+  const int fewest_rows = config.tile_rows == 64 ? 32 : kFewestRows;
   const auto rows_for = [&](int64_t num_strips, int64_t wanted_items) {
     int rows = kTileRows;
-    while (rows > min_rows && num_strips * (kTileRows / rows) < wanted_items) rows /= 2;
+    while (rows > fewest_rows && num_strips * (kTileRows / rows) < wanted_items) rows /= 2;
     return rows;
   };
+  // An MLP's tokens are cut into as many tiles as they fill; an expert has one or more.
+  const int64_t tiles_of_mlp = num_mlps == 1 ? ceil_div<int64_t>(num_tokens, config.tile_rows) : 1;
   // Three items and more for each of about 130 multiprocessors, so that the last ones end nearly
   // together. Where down sums over a token's experts its items are few and long: one for each.
+  // Fewer rows make each item read the tokens again: experts of wide tiles have items enough.
   constexpr int64_t kMultiprocessors = 128;
-  const int64_t wanted = 3 * kMultiprocessors;
-  config.gate_up_rows =
-      is_summed ? min_rows : rows_for(num_mlps * num_tiles(intermediate_size), wanted);
-  config.down_rows = is_summed ? rows_for(num_tiles(hidden_size), kMultiprocessors)
-                               : rows_for(num_mlps * num_tiles(hidden_size), wanted);
+  const int64_t gate_strips = num_mlps * tiles_of_mlp * num_tiles(intermediate_size);
+  const int64_t down_strips = (is_summed ? 1 : num_mlps) * tiles_of_mlp * num_tiles(hidden_size);
+  config.gate_up_rows = is_summed && config.tile_rows == 8
+                            ? kFewestRows
+                            : rows_for(gate_strips, 3 * kMultiprocessors);
+  config.down_rows = rows_for(down_strips, is_summed ? kMultiprocessors : 3 * kMultiprocessors);
   // Few long items of down are best begun early, beside those of gate and up, unless all is over in
   // less time than a block takes to start. Otherwise one longer ring of stages reads a little
   // faster than two.
