@@ -1,9 +1,7 @@
-// The routed experts of one layer, and gated MLPs, for few tokens: from the
-// router's choices and the plan made of them (which has a benchmark of its own)
-// to the combined result.
+// The routed experts of one layer, and gated MLPs, for few tokens: from the router's choices and
+// the plan made of them (which has a benchmark of its own) to the combined result.
 //
-// Repetitions choose other experts each time, so that L2 does not hold their
-// weights.
+// Repetitions choose other experts each time, so that L2 does not hold their weights.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -128,9 +126,8 @@ void moe_decode(benchmark::State& state,
   const Buffer out = cuda::allocate_device(num_tokens * shape.hidden * 4);
   const Buffer workspace = cuda::allocate_device(
       cuda::moe_decode_workspace_bytes(num_tokens, shape.top_k, shape.hidden, shape.intermediate));
-  const Buffer state_memory = cuda::allocate_device(
-      cuda::moe_decode_state_bytes(num_tokens, shape.top_k, shape.intermediate));
-  AUGUR_CUDA(cudaMemset(state_memory.data(), 0, state_memory.num_bytes()));
+  const DeviceCopy<std::byte> moe_state(std::vector<std::byte>(
+      cuda::moe_decode_state_bytes(num_tokens, shape.top_k, shape.intermediate)));
 
   cuda::MoeDecodeArgs args;
   args.moe.x = dense(x.data(), DType::kBF16, num_tokens, shape.hidden);
@@ -140,7 +137,7 @@ void moe_decode(benchmark::State& state,
   args.moe.out = dense(out.data(), DType::kF32, num_tokens, shape.hidden);
   args.config = config;
   args.workspace = workspace.data();
-  args.state = state_memory.data();
+  args.state = moe_state.data();
 
   std::vector<DeviceCopy<int32_t>> experts, sorted, num_tiles;
   std::vector<DeviceCopy<cuda::MoeTile>> tiles;
@@ -179,16 +176,15 @@ void mlp_decode(benchmark::State& state, const Shape& shape, int64_t num_tokens)
   const Buffer out = cuda::allocate_device(num_tokens * shape.hidden * 4);
   const Buffer workspace = cuda::allocate_device(
       cuda::moe_decode_workspace_bytes(num_tokens, 1, shape.hidden, shape.intermediate));
-  const Buffer state_memory = cuda::allocate_device(
-      cuda::moe_decode_state_bytes(num_tokens, shape.top_k, shape.intermediate));
-  AUGUR_CUDA(cudaMemset(state_memory.data(), 0, state_memory.num_bytes()));
+  const DeviceCopy<std::byte> moe_state(
+      std::vector<std::byte>(cuda::moe_decode_state_bytes(num_tokens, 1, shape.intermediate)));
   cuda::MlpDecodeArgs args;
   args.mlp.x = dense(x.data(), DType::kBF16, num_tokens, shape.hidden);
   args.mlp.weights = layout.view(pool_of(shape).data());
   args.mlp.out = dense(out.data(), DType::kF32, num_tokens, shape.hidden);
   args.config = cuda::mlp_decode_config(num_tokens, shape.hidden, shape.intermediate);
   args.workspace = workspace.data();
-  args.state = state_memory.data();
+  args.state = moe_state.data();
   const double num_flops =
       6.0 * static_cast<double>(num_tokens * shape.hidden * shape.intermediate);
   run_gpu_benchmark(
@@ -221,8 +217,7 @@ void register_all() {
       }
     }
   }
-  // Matrices of one expert as if they were a dense MLP or a shared expert; L2
-  // holds small ones.
+  // Matrices of one expert as if they were a dense MLP or a shared expert; L2 holds small ones.
   for (const Shape* shape : {&kMixtral, &kQwen235}) {
     for (const int64_t num_tokens : {1, 8, 32, 128}) {
       const std::string name =

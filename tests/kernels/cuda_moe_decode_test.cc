@@ -148,7 +148,7 @@ class CudaMoeDecodeTest : public CudaTest, public ::testing::WithParamInterface<
     CudaTest::SetUp();
     if (IsSkipped()) return;
     if (!device_traits().is_hopper()) GTEST_SKIP() << "not a Hopper GPU";
-    state_ = upload(std::vector<std::byte>(moe_decode_state_bytes(128, 8, 256)));
+    state_ = upload(std::vector<std::byte>(moe_decode_state_bytes(128, 8, 512)));
   }
 
   // Weights, inputs and a routing drawn for the problem.
@@ -318,7 +318,7 @@ TEST_F(CudaMoeDecodeTest, IsRightForEveryConfig) {
   for (const int tile_rows : {8, 16, 32, 64}) {
     for (const int gate_up_rows : {16, 32, 64}) {
       for (const int down_rows : {16, 32, 64}) {
-        if (std::min(gate_up_rows, down_rows) < (tile_rows <= 16 ? 16 : tile_rows)) continue;
+        if (std::min(gate_up_rows, down_rows) < (tile_rows == 64 ? 32 : 16)) continue;
         MoeDecodeConfig config = default_config();
         config.tile_rows = tile_rows;
         config.gate_up_rows = gate_up_rows;
@@ -360,6 +360,23 @@ TEST_F(CudaMoeDecodeTest, CallsInARowDoNotDisturbEachOther) {
   }
   for (int call = 0; call < kCalls; call += 2) {
     ASSERT_EQ(download(outs[call], p.hidden), alone) << "call " << call;
+  }
+}
+
+// The cut of one token's work too, whose down runs beside gate and up when they are paired.
+TEST_F(CudaMoeDecodeTest, IsRightForEveryConfigOfOneToken) {
+  make({1, 4, 9, 320, 448, DType::kBF16, true, true});
+  const std::vector<double> want = expected();
+  for (const int gate_up_rows : {16, 32, 64}) {
+    for (const int down_rows : {16, 32, 64}) {
+      for (const bool is_paired : {false, true}) {
+        MoeDecodeConfig config = default_config();
+        config.gate_up_rows = gate_up_rows;
+        config.down_rows = down_rows;
+        config.is_paired = is_paired;
+        EXPECT_TRUE(rows_are_near(run(config), want, problem_.hidden)) << config.to_string();
+      }
+    }
   }
 }
 
@@ -415,17 +432,27 @@ INSTANTIATE_TEST_SUITE_P(Shapes,
 
 TEST(MoeDecodeConfigTest, CutsTheWorkFinerTheLessThereIs) {
   const MoeDecodeConfig one = moe_decode_config(1, 8, 128, 2048, 768);
-  EXPECT_FALSE(one.needs_plan);
   EXPECT_EQ(one.tile_rows, 8);
   EXPECT_EQ(one.gate_up_rows, 16);
   EXPECT_EQ(one.down_rows, 16);
   const MoeDecodeConfig many = moe_decode_config(128, 8, 128, 2048, 768);
-  EXPECT_TRUE(many.needs_plan);
+  EXPECT_EQ(many.tile_rows, 64);
   EXPECT_EQ(many.gate_up_rows, 64);
   EXPECT_EQ(many.down_rows, 64);
-  // More choices than one warp holds need the plan for one token too.
+}
+
+TEST(MoeDecodeConfigTest, NeedsAPlanUnlessOneWarpHoldsAllChoices) {
+  EXPECT_FALSE(moe_decode_config(1, 32, 64, 256, 64).needs_plan);
   EXPECT_TRUE(moe_decode_config(1, 33, 64, 256, 64).needs_plan);
+  EXPECT_TRUE(moe_decode_config(2, 1, 1, 256, 64).needs_plan);
   EXPECT_FALSE(mlp_decode_config(64, 2048, 768).needs_plan);
+}
+
+TEST(MoeDecodeConfigTest, PairsBlocksWhereDownSumsAndThereIsMuchToRead) {
+  EXPECT_TRUE(moe_decode_config(1, 8, 128, 2048, 768).is_paired);
+  EXPECT_FALSE(moe_decode_config(8, 8, 128, 2048, 768).is_paired);
+  EXPECT_TRUE(mlp_decode_config(8, 4096, 14336).is_paired);
+  EXPECT_FALSE(mlp_decode_config(8, 4096, 1408).is_paired);
 }
 
 }  // namespace
