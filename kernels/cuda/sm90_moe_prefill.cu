@@ -157,61 +157,71 @@ struct Ring {
 
 // --- The producer
 
-// What the first thread of each of the producer's four warps copies of an item's weights: one strip
-// of the four, 0 and 1 of gate and 2 and 3 of up, or all of down. Where the cluster's tiles share
-// weights, this block brings half of the strips to both.
-struct WeightCopy {
-  const std::byte* from;
-  uint32_t stage_bytes;  // of all strips, from whichever block
-  bool is_mine;
-  bool is_shared;
+// Warps of the producer that copy weights, one thread each: all where there is nothing else to do,
+// one where the rest gather rows.
+template <bool kIsGateUp>
+constexpr int kCopyWarps = kIsGateUp ? 1 : kStrips;
 
-  template <bool kIsGateUp>
-  static __device__ WeightCopy
-  of_warp(int warp, const GatedMlp& mlp, const MoeTile& tile, int col_block, bool is_shared) {
+// What one of these warps copies of an item's weights. Strips 0 and 1 are gate and 2 and 3 up, or
+// all are down. Where the cluster's tiles share weights, this block brings half of the strips to
+// both.
+template <bool kIsGateUp>
+struct WeightCopy {
+  static constexpr int kStripsOfWarp = kStrips / kCopyWarps<kIsGateUp>;
+  const std::byte* strips[kStripsOfWarp];
+  bool is_mine[kStripsOfWarp];
+  bool is_shared;
+  uint32_t stage_bytes;  // of all strips, from whichever block
+  int warp;
+
+  __device__ WeightCopy(
+      const GatedMlp& mlp, const MoeTile& tile, int col_block, bool is_shared, int warp)
+      : is_shared(is_shared), warp(warp) {
     constexpr int kStripsOfMatrix = kIsGateUp ? kStrips / 2 : kStrips;
     const int num_strips = static_cast<int>(num_tiles(kIsGateUp ? mlp.intermediate : mlp.hidden));
     const int64_t bytes_per_strip = strip_bytes(kIsGateUp ? mlp.hidden : mlp.intermediate);
-    const int strip = col_block * kStripsOfMatrix + warp % kStripsOfMatrix;
-    const int num_present = min(kStripsOfMatrix, num_strips - col_block * kStripsOfMatrix);
-    const std::byte* const matrix = !kIsGateUp               ? mlp.down
-                                    : warp < kStripsOfMatrix ? mlp.gate
-                                                             : mlp.up;
-    WeightCopy copy;
-    copy.from = matrix + tile.slot * mlp.slot_bytes + strip * bytes_per_strip;
-    copy.stage_bytes =
-        tile.num_rows == 0 ? 0 : num_present * (kStrips / kStripsOfMatrix) * Weights::kBytes;
-    copy.is_shared = is_shared;
-    copy.is_mine =
-        tile.num_rows > 0 && strip < num_strips && (!is_shared || warp / 2 == block_in_cluster());
-    return copy;
+    const int first_strip = col_block * kStripsOfMatrix;
+    const int num_present = tile.num_rows == 0 ? 0 : min(kStripsOfMatrix, num_strips - first_strip);
+    stage_bytes = num_present * (kStrips / kStripsOfMatrix) * Weights::kBytes;
+    const int64_t offset = tile.slot * mlp.slot_bytes;
+#pragma unroll
+    for (int i = 0; i < kStripsOfWarp; ++i) {
+      const int strip = warp * kStripsOfWarp + i;
+      const std::byte* const matrix =
+          !kIsGateUp ? mlp.down : (strip < kStripsOfMatrix ? mlp.gate : mlp.up);
+      strips[i] = matrix + offset + (first_strip + strip % kStripsOfMatrix) * bytes_per_strip;
+      is_mine[i] = strip % kStripsOfMatrix < num_present &&
+                   (!is_shared || strip / (kStrips / kClusterSize) == block_in_cluster());
+    }
   }
-  __device__ void next_stage(const Ring& ring, int warp) {
-    if (is_mine) {
-      const uint32_t to = ring.weights() + warp * Weights::kBytes;
+  __device__ void copy(const Ring& ring, uint32_t offset) const {
+#pragma unroll
+    for (int i = 0; i < kStripsOfWarp; ++i) {
+      if (!is_mine[i]) continue;
+      const uint32_t to = ring.weights() + (warp * kStripsOfWarp + i) * Weights::kBytes;
       if (is_shared) {
-        bulk_copy_multicast(to, from, Weights::kBytes, ring.full_barrier(), (1 << kClusterSize) - 1,
-                            kEvictNormal);
+        bulk_copy_multicast(to, strips[i] + offset, Weights::kBytes, ring.full_barrier(),
+                            (1 << kClusterSize) - 1, kEvictNormal);
       } else {
-        bulk_copy(to, from, Weights::kBytes, ring.full_barrier(), kEvictNormal);
+        bulk_copy(to, strips[i] + offset, Weights::kBytes, ring.full_barrier(), kEvictNormal);
       }
     }
-    from += Weights::kBytes;
   }
 };
 
-// Rows of x by all threads of the producer: 8 neighbours take the 128 bytes of a row.
+// Rows of x by the producer's other warps: 8 neighbours take the 128 bytes of a row.
+constexpr int kGatherThreads = kWarpgroup - 32 * kCopyWarps<true>;
 struct GatheredRows {
-  static constexpr int kRowsApart = kWarpgroup / 8;
-  static constexpr int kRowsPerThread = kTileTokens / kRowsApart;
+  static constexpr int kRowsApart = kGatherThreads / 8;
+  static constexpr int kRowsPerThread = (kTileTokens + kRowsApart - 1) / kRowsApart;
+  static_assert(kRowsApart % 8 == 4);    // see copy()
   const __nv_bfloat16* from;             // the thread's columns of row 0
   uint32_t row_offsets[kRowsPerThread];  // 16 bytes each
   int num_rows;                          // of this thread
   int first_col;
-  uint32_t place;  // from the start of the stage's tokens
+  uint32_t place;  // of its first row, from the start of the stage's tokens
 
-  __device__ GatheredRows(const GatedMlp& mlp, const MoeTile& tile) {
-    const int thread = threadIdx.x;
+  __device__ GatheredRows(const GatedMlp& mlp, const MoeTile& tile, int thread) {
     const int row = thread / 8;
     const int chunk = thread % 8;
     first_col = chunk * 8;
@@ -231,59 +241,60 @@ struct GatheredRows {
     const int col = k_tile * kTileCols;
     const bool is_valid = col + first_col < num_cols;
     const __nv_bfloat16* const source = is_valid ? from + col : from - first_col;
+    // Twelve rows on, the place in the group of eight is four further: chunk j ^ (i % 8) has its
+    // highest bit turned.
+    const uint32_t even = ring.tokens() + place;
+    const uint32_t odd = ring.tokens() + (place ^ 64);
 #pragma unroll
     for (int i = 0; i < kRowsPerThread; ++i) {
       if (i < num_rows) {
-        copy_async_16(ring.tokens() + place + i * kRowsApart * kRowBytes,
+        copy_async_16((i % 2 == 0 ? even : odd) + i * kRowsApart * kRowBytes,
                       source + int64_t{row_offsets[i]} * 8, is_valid);
       }
     }
   }
 };
 
+// One thread of a copying warp: weights, and with !kIsGateUp the tile's rows of h.
 template <bool kIsGateUp>
-__device__ void produce(const GatedMlp& mlp, const Schedule& schedule, Ring ring) {
+__device__ void copy_weights(const GatedMlp& mlp, const Schedule& schedule, Ring ring, int warp) {
   const int num_k_tiles = static_cast<int>(num_tiles(kIsGateUp ? mlp.hidden : mlp.intermediate));
-  const int warp = threadIdx.x / 32;
-  const bool is_first_lane = threadIdx.x % 32 == 0;
-  if (!kIsGateUp && !is_first_lane) return;
   for (int item_idx = first_item(); item_idx < schedule.num_items(); item_idx += item_stride()) {
     const auto [tile_idx, col_block] = schedule.place(item_idx);
     const MoeTile tile = schedule.tile(mlp, tile_idx);
     const bool is_shared =
         tile_idx < schedule.num_tiles && schedule.tile(mlp, tile_idx ^ 1).expert == tile.expert;
-    auto weights = WeightCopy::of_warp<kIsGateUp>(warp, mlp, tile, col_block, is_shared);
-    if constexpr (kIsGateUp) {
-      const GatheredRows rows(mlp, tile);
-      for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
-        barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
-        if (is_first_lane) {
-          if (warp == 0) barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes);
-          weights.next_stage(ring, warp);
-        }
-        rows.copy(ring, k_tile, mlp.hidden);
-        barrier_arrive_after_copies(ring.full_barrier());
-        ring.advance();
+    const WeightCopy<kIsGateUp> weights(mlp, tile, col_block, is_shared, warp);
+    const uint32_t token_bytes =
+        kIsGateUp ? 0 : static_cast<uint32_t>(round_up(tile.num_rows, kConsumerTokens)) * kRowBytes;
+    // By a warp that copies no weights, if there is one.
+    const bool has_tokens =
+        token_bytes > 0 &&
+        warp == (is_shared ? kStrips / 2 * (1 - static_cast<int>(block_in_cluster())) : 0);
+    const auto* tokens =
+        reinterpret_cast<const std::byte*>(mlp.h) + int64_t{tile_idx} * num_k_tiles * kTokenBytes;
+    for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
+      barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
+      if (warp == 0) barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes + token_bytes);
+      weights.copy(ring, k_tile * Weights::kBytes);
+      if (has_tokens) {
+        bulk_copy(ring.tokens(), tokens, token_bytes, ring.full_barrier(), kEvictNormal);
       }
-    } else {
-      // h of the tile by a warp that copies no weights, if there is one.
-      const bool has_tokens =
-          warp == (is_shared ? kStrips / 2 * (1 - static_cast<int>(block_in_cluster())) : 0);
-      const uint32_t token_bytes =
-          static_cast<uint32_t>(round_up(tile.num_rows, kConsumerTokens)) * kRowBytes;
-      const auto* tokens =
-          reinterpret_cast<const std::byte*>(mlp.h) + int64_t{tile_idx} * num_k_tiles * kTokenBytes;
-      for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
-        barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
-        if (warp == 0)
-          barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes + token_bytes);
-        weights.next_stage(ring, warp);
-        if (has_tokens && token_bytes > 0) {
-          bulk_copy(ring.tokens(), tokens, token_bytes, ring.full_barrier(), kEvictNormal);
-        }
-        tokens += kTokenBytes;
-        ring.advance();
-      }
+      tokens += kTokenBytes;
+      ring.advance();
+    }
+  }
+}
+
+__device__ void gather_rows(const GatedMlp& mlp, const Schedule& schedule, Ring ring, int thread) {
+  const int num_k_tiles = static_cast<int>(num_tiles(mlp.hidden));
+  for (int item_idx = first_item(); item_idx < schedule.num_items(); item_idx += item_stride()) {
+    const GatheredRows rows(mlp, schedule.tile(mlp, schedule.place(item_idx).tile_idx), thread);
+    for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
+      barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
+      rows.copy(ring, k_tile, mlp.hidden);
+      barrier_arrive_after_copies(ring.full_barrier());
+      ring.advance();
     }
   }
 }
@@ -444,8 +455,8 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
   ring.empty = ring.full + kStages * 8;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
-      // The thread that names the bytes to come, and with cp.async every thread of the producer.
-      barrier_init(ring.full + stage * 8, kIsGateUp ? 1 + kWarpgroup : 1);
+      // The thread that names the bytes to come, and those that gather.
+      barrier_init(ring.full + stage * 8, kIsGateUp ? 1 + kGatherThreads : 1);
       barrier_init(ring.empty + stage * 8, kClusterSize * kConsumers * (kWarpgroup / 32));
     }
     barrier_init_fence();
@@ -460,11 +471,15 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
                              (outputs + outputs_per_block - 1) / outputs_per_block};
   const int warp = threadIdx.x / 32;
   if (warp < kWarpgroup / 32) {
-    give_up_registers<56>();
-    if (!kIsGateUp) fence_async_global();
-    produce<kIsGateUp>(mlp, schedule, ring);
+    give_up_registers<64>();
+    if (warp < kCopyWarps<kIsGateUp>) {
+      if (!kIsGateUp) fence_async_global();
+      if (threadIdx.x % 32 == 0) copy_weights<kIsGateUp>(mlp, schedule, ring, warp);
+    } else if constexpr (kIsGateUp) {
+      gather_rows(mlp, schedule, ring, threadIdx.x - (kWarpgroup - kGatherThreads));
+    }
   } else {
-    take_registers<224>();
+    take_registers<216>();
     const int consumer_warp = warp - kWarpgroup / 32;
     consume<kIsGateUp>(mlp, schedule, ring, consumer_warp / 4,
                        results + consumer_warp * kResultBytes);
