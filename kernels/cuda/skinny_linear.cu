@@ -158,8 +158,8 @@ void skinny_linear(const LinearArgs& args, cudaStream_t stream) {
       .num_rows = static_cast<int>(args.x.num_rows),
       .is_f32 = args.out.dtype == DType::kF32,
   };
-  // Where there is a block for every multiprocessor at most, it has all columns on their way at
-  // once.
+  // Where there is at most one block for a multiprocessor, it has all columns on their way at once:
+  // sixteen warps then fill the registers.
   const bool is_wide = ceil_div<int64_t>(args.out.num_cols, kOutputs) <= device_traits().num_sms &&
                        args.x.num_cols > 8 * kPieces * kPieceCols;
   const bool has_one_tile = args.x.num_rows <= kTileRows;
