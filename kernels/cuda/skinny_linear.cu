@@ -135,9 +135,7 @@ void launch_skinny(const SkinnyArgs& args, cudaStream_t stream) {
 }  // namespace
 
 bool fits_skinny_linear(const LinearArgs& args) {
-  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSkinnyRows && args.x.num_cols >= 1 &&
-         args.x.num_cols % 8 == 0 && args.x.row_stride % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
+  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSkinnyRows && has_16_byte_rows(args);
 }
 
 void skinny_linear(const LinearArgs& args, cudaStream_t stream) {
