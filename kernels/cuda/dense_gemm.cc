@@ -13,7 +13,7 @@ namespace augur::cuda {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what NVIDIA advises for Hopper
-constexpr int64_t kMaxBias = int64_t{1} << 18;          // values; more than any vocabulary
+constexpr int64_t kMaxBias = int64_t{1} << 18;          // outputs that a bias may have
 
 void check_cublas(cublasStatus_t status, const char* call, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return;

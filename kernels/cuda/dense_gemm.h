@@ -32,8 +32,8 @@ class DenseGemm {
   static int64_t workspace_bytes();
 
   /// out = x * weight^T + bias; see LinearArgs. False, and nothing is queued, where cuBLASLt has
-  /// no algorithm for these sizes and alignments. The first call of a shape asks the heuristic, on
-  /// the host (tens of microseconds). May be captured in a graph.
+  /// no algorithm for these sizes and alignments, or a bias is too long to round. The first call of
+  /// a shape asks the heuristic, on the host (tens of microseconds). May be captured in a graph.
   /// bias is added in float32 before the rounding to out's type; for a bf16 out cuBLASLt takes it
   /// as bf16, so it is rounded first: exact for what a bf16 checkpoint holds.
   [[nodiscard]] bool run(const LinearArgs& args, cudaStream_t stream);

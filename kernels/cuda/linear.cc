@@ -9,21 +9,22 @@
 namespace augur::cuda {
 namespace {
 
-constexpr int64_t kStripOutputs = 64;  // of sm90_skinny_linear
+constexpr int64_t kStripOutputs = 64;       // of sm90_skinny_linear
+constexpr int64_t kLongBytes = 64'000'000;  // of weights
 
 }  // namespace
 
 LinearWay choose_linear(const LinearArgs& args, const DeviceTraits& device) {
   // Crossovers measured on an H100 (cuda_linear_bench). Strips of 64 outputs keep the memory busy
-  // where there is one for every multiprocessor, or where the rows of x, which every strip reads
-  // again, make strips of 16 dear; below 20 MB too few strips are left, and cuBLASLt, which splits
-  // the columns, is better. With more than 32 rows that holds up to 64 MB.
-  const int64_t weight_bytes = 2 * args.weight.num_rows * args.weight.num_cols;
+  // where most multiprocessors have one. With fewer, those of 16 are better for up to 8 rows; then
+  // every strip's reading all of x tells, and wide strips gain again if they are long. With more
+  // than 32 rows x is a large part of what a strip reads: only long streams hide its coming late.
   const int64_t num_rows = args.x.num_rows;
   if (device.is_hopper() && fits_sm90_skinny_linear(args)) {
-    const bool is_strip_each = args.weight.num_rows >= kStripOutputs * int64_t{device.num_sms};
-    const int64_t enough_bytes = (num_rows <= 32 ? 20 : 64) * int64_t{1'000'000};
-    if (is_strip_each || (num_rows > 8 && weight_bytes >= enough_bytes)) {
+    const bool most_have_strips =
+        5 * args.weight.num_rows >= 3 * kStripOutputs * int64_t{device.num_sms};
+    const bool is_long = 2 * args.weight.num_rows * args.weight.num_cols >= kLongBytes;
+    if ((num_rows <= 32 && most_have_strips) || (num_rows > 8 && is_long)) {
       return LinearWay::kSm90Skinny;
     }
   }

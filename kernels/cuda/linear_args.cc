@@ -28,6 +28,11 @@ void check_linear(const LinearArgs& args) {
   AUGUR_REQUIRE(reinterpret_cast<uintptr_t>(args.weight.data) % 256 == 0, "weights are unaligned");
 }
 
+bool has_16_byte_rows(const LinearArgs& args) {
+  return args.x.num_cols >= 1 && args.x.num_cols % 8 == 0 && args.x.row_stride % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
+}
+
 int64_t bytes_moved(const LinearArgs& args) {
   return 2 * args.weight.num_rows * args.weight.num_cols + 2 * args.x.num_rows * args.x.num_cols +
          dtype_bytes(args.out.dtype) * args.out.num_rows * args.out.num_cols;

@@ -13,6 +13,9 @@ namespace augur::cuda {
 /// Fails where shapes or types do not fit.
 void check_linear(const LinearArgs& args);
 
+/// Whether the rows of x and of the weights, of at least one column, are whole 16-byte pieces.
+bool has_16_byte_rows(const LinearArgs& args);
+
 /// Bytes that memory must move: weights and x read once, out written once.
 int64_t bytes_moved(const LinearArgs& args);
 

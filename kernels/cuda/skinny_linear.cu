@@ -135,9 +135,7 @@ void launch_skinny(const SkinnyArgs& args, cudaStream_t stream) {
 }  // namespace
 
 bool fits_skinny_linear(const LinearArgs& args) {
-  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSkinnyRows && args.x.num_cols >= 1 &&
-         args.x.num_cols % 8 == 0 && args.x.row_stride % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
+  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSkinnyRows && has_16_byte_rows(args);
 }
 
 void skinny_linear(const LinearArgs& args, cudaStream_t stream) {
@@ -158,8 +156,8 @@ void skinny_linear(const LinearArgs& args, cudaStream_t stream) {
       .num_rows = static_cast<int>(args.x.num_rows),
       .is_f32 = args.out.dtype == DType::kF32,
   };
-  // Where there is a block for every multiprocessor at most, it has all columns on their way at
-  // once.
+  // Where there is at most one block for a multiprocessor, it has all columns on their way at once:
+  // sixteen warps then fill the registers.
   const bool is_wide = ceil_div<int64_t>(args.out.num_cols, kOutputs) <= device_traits().num_sms &&
                        args.x.num_cols > 8 * kPieces * kPieceCols;
   const bool has_one_tile = args.x.num_rows <= kTileRows;

@@ -37,6 +37,7 @@ struct SkinnyArgs {
 __host__ __device__ constexpr int stage_bytes(int padded_rows) {
   return kWeightBytes + padded_rows * kDepth * 2;
 }
+
 __device__ __forceinline__ void copy_tile(uint32_t smem,
                                           const CUtensorMap& map,
                                           int col,
@@ -78,9 +79,9 @@ struct RingPlace {
 
 template <int kRows>
 __global__ void __launch_bounds__(kThreads)
-    skinny_linear_kernel(const __grid_constant__ CUtensorMap weight_map,
-                         const __grid_constant__ CUtensorMap x_map,
-                         const __grid_constant__ SkinnyArgs args) {
+    sm90_skinny_linear_kernel(const __grid_constant__ CUtensorMap weight_map,
+                              const __grid_constant__ CUtensorMap x_map,
+                              const __grid_constant__ SkinnyArgs args) {
   constexpr int kStageBytes = stage_bytes(kRows);
   extern __shared__ __align__(1024) uint8_t smem[];
   __shared__ uint64_t full_barriers[kMaxStages];
@@ -186,12 +187,8 @@ int pad_rows(int64_t num_rows) {
 
 template <int kRows>
 void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStream_t stream) {
-  static const bool smem_allowed = [] {
-    // The barriers take the rest, filled up so that the ring starts at a multiple of 1,024.
-    allow_smem(skinny_linear_kernel<kRows>, device_traits().max_smem_bytes - 1024);
-    return true;
-  }();
-  (void)smem_allowed;
+  const int64_t smem_bytes = int64_t{config.num_stages} * stage_bytes(kRows);
+  allow_smem(sm90_skinny_linear_kernel<kRows>, smem_bytes);
   const SkinnyArgs skinny = {
       .bias = args.bias,
       .out = args.out.data,
@@ -203,10 +200,10 @@ void launch_skinny(const LinearArgs& args, const SkinnyConfig& config, cudaStrea
       .num_strips = static_cast<int>(ceil_div<int64_t>(args.out.num_cols, kStripRows)),
       .is_f32 = args.out.dtype == DType::kF32,
   };
-  launch(skinny_linear_kernel<kRows>,
+  launch(sm90_skinny_linear_kernel<kRows>,
          {.grid = dim3(static_cast<unsigned>(config.num_blocks)),
           .block = dim3(kThreads),
-          .smem_bytes = int64_t{config.num_stages} * stage_bytes(kRows)},
+          .smem_bytes = smem_bytes},
          stream,
          make_tensor_map(args.weight.data, args.weight.num_rows, args.weight.num_cols,
                          args.weight.num_cols, kStripRows),
@@ -222,9 +219,7 @@ std::string SkinnyConfig::description() const {
 }
 
 bool fits_sm90_skinny_linear(const LinearArgs& args) {
-  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSm90SkinnyRows && args.x.num_cols >= 1 &&
-         args.x.num_cols % 8 == 0 && args.x.row_stride % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
+  return args.x.num_rows >= 1 && args.x.num_rows <= kMaxSm90SkinnyRows && has_16_byte_rows(args);
 }
 
 SkinnyConfig choose_skinny_config(int64_t num_rows, int64_t num_outputs, int num_sms) {

@@ -272,8 +272,12 @@ LinearWay way_of(int64_t num_rows, int64_t num_cols, int64_t num_outputs, int co
 }
 
 TEST(ChooseLinear, GoesByRowsAndSizeAndTakesSm90KernelsToHopperAlone) {
-  EXPECT_EQ(way_of(1, 2048, 5120, 90), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(1, 2048, 5120, 90), LinearWay::kSm90Skinny);
+  EXPECT_EQ(way_of(1, 2048, 5120, 80), LinearWay::kSkinny);
   EXPECT_EQ(way_of(8, 4096, 2048, 90), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(32, 4096, 2048, 90), LinearWay::kGemm);
+  EXPECT_EQ(way_of(8, 12'288, 4096, 90), LinearWay::kSkinny);
+  EXPECT_EQ(way_of(16, 12'288, 4096, 90), LinearWay::kSm90Skinny);
   EXPECT_EQ(way_of(1, 2048, 151'936, 90), LinearWay::kSm90Skinny);
   EXPECT_EQ(way_of(1, 2048, 151'936, 80), LinearWay::kSkinny);
   EXPECT_EQ(way_of(32, 2048, 5120, 90), LinearWay::kSm90Skinny);
