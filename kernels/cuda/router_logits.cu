@@ -74,7 +74,6 @@ __global__ void __launch_bounds__(kGemvThreads)
 // that leaves, to 16 bits; three of the four products of such pairs matter.
 
 constexpr int kStepCols = 32;
-constexpr int kStepsAhead = 8;
 constexpr int kChunksPerRow = kStepCols / 8;
 
 // Bytes to 16-byte chunk `chunk` of a row in a tile of rows of 64 bytes. Eight rows of one chunk
@@ -274,12 +273,6 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
       load_row_part<kIsWide>(from, col + chunk * 8, is_there ? end_col : 0, parts[p]);
     }
   };
-  // x comes from memory, which takes longer than a step: ask for it to be in L2 well before.
-  const auto fetch_ahead = [&](int64_t col) {
-    const int64_t token = first_token + threadIdx.x;
-    if (threadIdx.x >= kTokens || token >= num_tokens || col >= end_col) return;
-    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(row_of<const float>(args.x, token) + col));
-  };
   // Returns whether any weight has a low part.
   const auto put = [&](int stage) {
     uint32_t low_bits = 0;
@@ -336,7 +329,6 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
     }
   };
 
-  for (int step = 0; step < kStepsAhead; ++step) fetch_ahead(first_col + step * kStepCols);
   bring(first_col);
   bool has_low = put(0);
   if (first_col + kStepCols < end_col) bring(first_col + kStepCols);
@@ -347,7 +339,6 @@ __global__ void __launch_bounds__(kTokenWarps* kExpertWarps* kWarpLanes)
     bool next_has_low = false;
     if (col + kStepCols < end_col) next_has_low = put(stage ^ 1);
     if (col + 2 * kStepCols < end_col) bring(col + 2 * kStepCols);
-    fetch_ahead(col + kStepsAhead * kStepCols);
     multiply(stage, 1, has_low);
     has_low = __syncthreads_or(next_has_low);
   }
@@ -387,6 +378,7 @@ void launch_split(const RouterArgs& args,
          stream, args, plan, partial);
 }
 
+constexpr int kLargeTokens = 64;  // tiles of 128 were no faster
 constexpr int kLargeExperts = 128;
 
 template <bool kIsWide>
@@ -405,19 +397,15 @@ void launch_tiles(const RouterArgs& args,
     launch(small_split_product_kernel<32, kIsWide>, small, stream, args, partial);
   } else if (plan.is_small) {
     launch(small_split_product_kernel<64, kIsWide>, small, stream, args, partial);
-  } else if (plan.token_tile == 64) {
-    launch_split<64, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
   } else {
-    launch_split<128, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
+    launch_split<kLargeTokens, kLargeExperts, 2, 4, kIsWide>(args, plan, partial, stream);
   }
 }
 
-// From here on tiles of 128 tokens: they read weights half as often, and there are enough of them.
-constexpr int64_t kMinTokensOfLargeTile = 4096;
 constexpr int64_t kMaxSmallTokens = 256;
-// Blocks to have work for: about one per multiprocessor of the device this was measured on. A
+// Blocks to have work for: two per multiprocessor of the device this was measured on. A
 // constant, so that the same sizes give the same bits everywhere.
-constexpr int64_t kLargeTargetBlocks = 128;
+constexpr int64_t kLargeTargetBlocks = 264;
 constexpr int64_t kMaxLargeSlices = 16;
 
 }  // namespace
@@ -432,14 +420,13 @@ RouterLogitsPlan plan_router_logits(int64_t num_tokens, int64_t hidden, int num_
             .num_slices = static_cast<int>(ceil_div<int64_t>(hidden, kSmallCols)),
             .slice_cols = kSmallCols};
   }
-  const int64_t token_tile = num_tokens < kMinTokensOfLargeTile ? 64 : 128;
   const int64_t num_tiles =
-      ceil_div(num_tokens, token_tile) * ceil_div<int64_t>(num_experts, kLargeExperts);
+      ceil_div<int64_t>(num_tokens, kLargeTokens) * ceil_div<int64_t>(num_experts, kLargeExperts);
   const int64_t num_slices =
       std::clamp<int64_t>(kLargeTargetBlocks / num_tiles, 1,
                           std::min(kMaxLargeSlices, ceil_div<int64_t>(hidden, 4 * kStepCols)));
   const int64_t slice_cols = ceil_div<int64_t>(ceil_div(hidden, num_slices), kStepCols) * kStepCols;
-  return {.token_tile = static_cast<int>(token_tile),
+  return {.token_tile = kLargeTokens,
           .num_slices = static_cast<int>(ceil_div(hidden, slice_cols)),
           .slice_cols = slice_cols};
 }
