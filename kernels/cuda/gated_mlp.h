@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/cuda/mlp_layout.h"
 #include "kernels/cuda/moe_prefill.h"

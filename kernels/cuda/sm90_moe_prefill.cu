@@ -13,9 +13,10 @@
 // 128 the other way round: 96), and a thread ends with neighbouring columns of a row.
 //
 // A block makes tiles of 128 token rows by 256 weight rows. One warpgroup fills a ring of stages,
-// 64 columns of K each: weight tiles by bulk copies, rows of x by cp.async (gathered, so no box of
-// memory holds them); two warpgroups multiply 64 token rows each. They share nothing but the
-// stages, so that one multiplies while the other writes its result out.
+// 64 columns of K each: weight tiles and h by bulk copies, rows of x gathered by cp.async or, laid
+// out in tiles by a launch before, copied as h is; two warpgroups multiply 64 token rows each and
+// share nothing but the stages. h is kept in tiles [plan tile][64 columns][128 rows] in the swizzle
+// of the weights, so that a stage's rows are one copy.
 //
 // Two blocks form a cluster and take neighbouring token tiles of the plan against the same weight
 // rows: where both tiles belong to one expert, each copies half of the weights to both, without
