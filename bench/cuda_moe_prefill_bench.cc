@@ -1,4 +1,5 @@
-// The routed experts of three models for many tokens: the chain of launches, and each alone.
+// The routed experts of three models for many tokens: the chain of launches, and each step alone
+// (gate_up with the laying out of x, where there is any).
 //
 // Weights are more than L2 holds several times over, so that every repetition finds it without
 // them; the order of work is the engine's. The bound counts every expert that has rows once, x and

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/cuda/mlp_layout.h"
 #include "kernels/cuda/moe_prefill.h"
@@ -28,10 +29,12 @@ struct GatedMlp {
   int64_t slot_bytes = 0;
   MoePlan plan;
   int64_t num_assignments = 0;
+  int num_experts = 1;
   int top_k = 1;
-  int64_t num_tiles_bound = 0;  // no plan has more tiles
-  __nv_bfloat16* h = nullptr;   // its layout is the kernel's own
-  __nv_bfloat16* y = nullptr;   // [num_assignments, y_stride], row a of assignment a
+  int64_t num_tiles_bound = 0;       // no plan has more tiles
+  __nv_bfloat16* x_tiles = nullptr;  // of kernels that lay x out first; theirs is the layout
+  __nv_bfloat16* h = nullptr;        // the layout is the kernel's own
+  __nv_bfloat16* y = nullptr;        // [num_assignments, y_stride], row a of assignment a
   int64_t y_stride = 0;
   int64_t y_cols = 0;  // that may be written, a multiple of 8
 
@@ -61,6 +64,7 @@ inline GatedMlp gated_mlp(const MoePrefillArgs& args) {
   const ExpertLayout& layout = moe.table.layout;
   AUGUR_REQUIRE(moe.x.dtype == DType::kBF16 && moe.x.num_cols == layout.hidden_size,
                 std::to_string(moe.x.num_cols));
+  AUGUR_REQUIRE(args.plan.tiles != nullptr, "a plan");
   const int64_t num_assignments = moe.x.num_rows * moe.top_k;
   AUGUR_REQUIRE(num_assignments < int64_t{1} << 31, std::to_string(num_assignments));
   GatedMlp mlp;
@@ -74,6 +78,7 @@ inline GatedMlp gated_mlp(const MoePrefillArgs& args) {
   mlp.slot_bytes = layout.block_bytes;
   mlp.plan = args.plan;
   mlp.num_assignments = num_assignments;
+  mlp.num_experts = moe.table.num_experts;
   mlp.top_k = moe.top_k;
   mlp.num_tiles_bound = max_tiles(num_assignments, moe.table.num_experts, args.plan.tile_rows);
   mlp.y_stride = round_up(layout.hidden_size, kTileCols);

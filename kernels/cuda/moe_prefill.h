@@ -1,8 +1,8 @@
 // The arguments that the MoE and MLP kernels for many tokens share, whatever the device.
 //
-// A gated MLP over the rows of some experts runs as three launches: gate and up with the
-// activation (h = silu(gate x) * (up x), bf16, in the workspace), down (y, one bf16 row per
-// assignment, in the workspace), and moe_combine.h (the weighted sum of a token's rows).
+// A gated MLP over the rows of some experts runs in three steps: gate and up with the activation
+// (h = silu(gate x) * (up x), bf16, in the workspace), down (y, one bf16 row per assignment, in the
+// workspace), and moe_combine.h (the weighted sum of a token's rows).
 #pragma once
 
 #include <cuda_runtime_api.h>

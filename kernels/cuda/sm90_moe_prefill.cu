@@ -13,9 +13,10 @@
 // 128 the other way round: 96), and a thread ends with neighbouring columns of a row.
 //
 // A block makes tiles of 128 token rows by 256 weight rows. One warpgroup fills a ring of stages,
-// 64 columns of K each: weight tiles by bulk copies, rows of x by cp.async (gathered, so no box of
-// memory holds them); two warpgroups multiply 64 token rows each. They share nothing but the
-// stages, so that one multiplies while the other writes its result out.
+// 64 columns of K each: weight tiles and h by bulk copies, rows of x gathered by cp.async or, laid
+// out in tiles by a launch before, copied as h is; two warpgroups multiply 64 token rows each and
+// share nothing but the stages. h is kept in tiles [plan tile][64 columns][128 rows] in the swizzle
+// of the weights, so that a stage's rows are one copy.
 //
 // Two blocks form a cluster and take neighbouring token tiles of the plan against the same weight
 // rows: where both tiles belong to one expert, each copies half of the weights to both, without
@@ -157,17 +158,32 @@ struct Ring {
 
 // --- The producer
 
+// What a kernel multiplies, and where its token rows come from.
+enum class Product {
+  kGateUpOfRows,   // gate and up, rows of x gathered
+  kGateUpOfTiles,  // gate and up, rows of x as gather_tiles laid them
+  kDown,           // down, rows of h as gate and up left them
+};
+constexpr bool is_gate_up(Product product) {
+  return product != Product::kDown;
+}
+constexpr bool gathers(Product product) {
+  return product == Product::kGateUpOfRows;
+}
+
 // Warps of the producer that copy weights, one thread each: all where there is nothing else to do,
 // one where the rest gather rows.
-template <bool kIsGateUp>
-constexpr int kCopyWarps = kIsGateUp ? 1 : kStrips;
+constexpr int num_copy_warps(Product product) {
+  return gathers(product) ? 1 : kStrips;
+}
 
 // What one of these warps copies of an item's weights. Strips 0 and 1 are gate and 2 and 3 up, or
 // all are down. Where the cluster's tiles share weights, this block brings half of the strips to
 // both.
-template <bool kIsGateUp>
+template <Product kProduct>
 struct WeightCopy {
-  static constexpr int kStripsOfWarp = kStrips / kCopyWarps<kIsGateUp>;
+  static constexpr bool kIsGateUp = is_gate_up(kProduct);
+  static constexpr int kStripsOfWarp = kStrips / num_copy_warps(kProduct);
   const std::byte* strips[kStripsOfWarp];
   bool is_mine[kStripsOfWarp];
   bool is_shared;
@@ -210,7 +226,7 @@ struct WeightCopy {
 };
 
 // Rows of x by the producer's other warps: 8 neighbours take the 128 bytes of a row.
-constexpr int kGatherThreads = kWarpgroup - 32 * kCopyWarps<true>;
+constexpr int kGatherThreads = kWarpgroup - 32 * num_copy_warps(Product::kGateUpOfRows);
 struct GatheredRows {
   static constexpr int kRowsApart = kGatherThreads / 8;
   static constexpr int kRowsPerThread = (kTileTokens + kRowsApart - 1) / kRowsApart;
@@ -255,24 +271,28 @@ struct GatheredRows {
   }
 };
 
-// One thread of a copying warp: weights, and with !kIsGateUp the tile's rows of h.
-template <bool kIsGateUp>
-__device__ void copy_weights(const GatedMlp& mlp, const Schedule& schedule, Ring ring, int warp) {
-  const int num_k_tiles = static_cast<int>(num_tiles(kIsGateUp ? mlp.hidden : mlp.intermediate));
+// One thread of a copying warp: weights, and token rows that lie in tiles.
+template <Product kProduct>
+__device__ void copy_tiles(const GatedMlp& mlp, const Schedule& schedule, Ring ring, int warp) {
+  const int num_k_tiles =
+      static_cast<int>(num_tiles(is_gate_up(kProduct) ? mlp.hidden : mlp.intermediate));
   for (int item_idx = first_item(); item_idx < schedule.num_items(); item_idx += item_stride()) {
     const auto [tile_idx, col_block] = schedule.place(item_idx);
     const MoeTile tile = schedule.tile(mlp, tile_idx);
     const bool is_shared =
         tile_idx < schedule.num_tiles && schedule.tile(mlp, tile_idx ^ 1).expert == tile.expert;
-    const WeightCopy<kIsGateUp> weights(mlp, tile, col_block, is_shared, warp);
+    const WeightCopy<kProduct> weights(mlp, tile, col_block, is_shared, warp);
     const uint32_t token_bytes =
-        kIsGateUp ? 0 : static_cast<uint32_t>(round_up(tile.num_rows, kConsumerTokens)) * kRowBytes;
+        gathers(kProduct)
+            ? 0
+            : static_cast<uint32_t>(round_up(tile.num_rows, kConsumerTokens)) * kRowBytes;
     // By a warp that copies no weights, if there is one.
     const bool has_tokens =
         token_bytes > 0 &&
         warp == (is_shared ? kStrips / 2 * (1 - static_cast<int>(block_in_cluster())) : 0);
     const auto* tokens =
-        reinterpret_cast<const std::byte*>(mlp.h) + int64_t{tile_idx} * num_k_tiles * kTokenBytes;
+        reinterpret_cast<const std::byte*>(is_gate_up(kProduct) ? mlp.x_tiles : mlp.h) +
+        int64_t{tile_idx} * num_k_tiles * kTokenBytes;
     for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
       barrier_wait(ring.empty_barrier(), ring.parity ^ 1);
       if (warp == 0) barrier_arrive_expect(ring.full_barrier(), weights.stage_bytes + token_bytes);
@@ -312,7 +332,7 @@ __device__ __forceinline__ void release(uint32_t empty_barrier) {
 }
 
 // 64 token rows by 256 weight rows over all of K.
-template <bool kIsGateUp>
+template <Product kProduct>
 __device__ __forceinline__ void multiply(float (&sums)[128],
                                          Ring& ring,
                                          int consumer,
@@ -320,7 +340,7 @@ __device__ __forceinline__ void multiply(float (&sums)[128],
   uint32_t previous_empty = 0;
   for (int k_tile = 0; k_tile < num_k_tiles; ++k_tile) {
     barrier_wait(ring.full_barrier(), ring.parity);
-    if constexpr (kIsGateUp) fence_async_shared();  // cp.async wrote the rows
+    if constexpr (gathers(kProduct)) fence_async_shared();  // cp.async wrote the rows
     const uint64_t tokens = smem_descriptor(ring.tokens() + consumer * kConsumerTokens * kRowBytes);
     const uint64_t weights = Weights::operand(ring.weights());
     wgmma_fence();
@@ -410,10 +430,11 @@ __device__ __forceinline__ void write_y(const float (&sums)[128],
   }
 }
 
-template <bool kIsGateUp>
+template <Product kProduct>
 __device__ void consume(
     const GatedMlp& mlp, const Schedule& schedule, Ring ring, int consumer, uint32_t result) {
-  const int num_k_tiles = static_cast<int>(num_tiles(kIsGateUp ? mlp.hidden : mlp.intermediate));
+  const int num_k_tiles =
+      static_cast<int>(num_tiles(is_gate_up(kProduct) ? mlp.hidden : mlp.intermediate));
   const int first_row = consumer * kConsumerTokens + threadIdx.x % kWarpgroup / 32 * kWarpRows;
   Schedule::Place next = schedule.place(first_item());
   MoeTile next_tile = schedule.tile(mlp, next.tile_idx);
@@ -432,20 +453,21 @@ __device__ void consume(
       continue;
     }
     float sums[128];
-    if constexpr (kIsGateUp) {
-      multiply<kIsGateUp>(sums, ring, consumer, num_k_tiles);
+    if constexpr (is_gate_up(kProduct)) {
+      multiply<kProduct>(sums, ring, consumer, num_k_tiles);
       write_h(sums, mlp, tile_idx, tile.num_rows, col_block, first_row, result);
     } else {
       const int row = first_row + threadIdx.x % kWarpRows;
       const int assignment = row < tile.num_rows ? mlp.assignment(tile.first + row) : 0;
-      multiply<kIsGateUp>(sums, ring, consumer, num_k_tiles);
+      multiply<kProduct>(sums, ring, consumer, num_k_tiles);
       write_y(sums, mlp, tile.num_rows, col_block, first_row, assignment, result);
     }
   }
 }
 
-// h = silu(gate x) * (up x) with kIsGateUp, y = down h otherwise, of every row of the plan.
-template <bool kIsGateUp>
+// h = silu(gate x) * (up x) with is_gate_up(kProduct), y = down h otherwise, of every row of the
+// plan.
+template <Product kProduct>
 __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const GatedMlp mlp) {
   extern __shared__ __align__(1024) std::byte smem[];
   Ring ring;
@@ -456,7 +478,7 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
       // The thread that names the bytes to come, and those that gather.
-      barrier_init(ring.full + stage * 8, kIsGateUp ? 1 + kGatherThreads : 1);
+      barrier_init(ring.full + stage * 8, gathers(kProduct) ? 1 + kGatherThreads : 1);
       barrier_init(ring.empty + stage * 8, kClusterSize * kConsumers * (kWarpgroup / 32));
     }
     barrier_init_fence();
@@ -465,32 +487,63 @@ __global__ void __launch_bounds__(kThreads, 1) sm90_moe_prefill_kernel(const Gat
   wait_for_previous_kernels();
   let_next_kernel_start();
 
-  const int outputs = kIsGateUp ? mlp.intermediate : mlp.hidden;
-  const int outputs_per_block = kIsGateUp ? kTileWeights / 2 : kTileWeights;
+  const int outputs = is_gate_up(kProduct) ? mlp.intermediate : mlp.hidden;
+  const int outputs_per_block = is_gate_up(kProduct) ? kTileWeights / 2 : kTileWeights;
   const Schedule schedule = {static_cast<int>(mlp.num_tiles()),
                              (outputs + outputs_per_block - 1) / outputs_per_block};
   const int warp = threadIdx.x / 32;
   if (warp < kWarpgroup / 32) {
     give_up_registers<64>();
-    if (warp < kCopyWarps<kIsGateUp>) {
-      if (!kIsGateUp) fence_async_global();
-      if (threadIdx.x % 32 == 0) copy_weights<kIsGateUp>(mlp, schedule, ring, warp);
-    } else if constexpr (kIsGateUp) {
+    if (warp < num_copy_warps(kProduct)) {
+      if (!gathers(kProduct)) fence_async_global();
+      if (threadIdx.x % 32 == 0) copy_tiles<kProduct>(mlp, schedule, ring, warp);
+    } else if constexpr (gathers(kProduct)) {
       gather_rows(mlp, schedule, ring, threadIdx.x - (kWarpgroup - kGatherThreads));
     }
   } else {
     take_registers<216>();
     const int consumer_warp = warp - kWarpgroup / 32;
-    consume<kIsGateUp>(mlp, schedule, ring, consumer_warp / 4,
-                       results + consumer_warp * kResultBytes);
+    consume<kProduct>(mlp, schedule, ring, consumer_warp / 4,
+                      results + consumer_warp * kResultBytes);
   }
   __syncwarp();
   cluster_sync();  // until then the other block may copy here or arrive here
 }
 
-template <bool kIsGateUp>
+// Rows of x as tiles of the layout that products copy: [tile][64 columns][128 rows]. One block
+// takes 256 columns of a tile, a warp 512 neighbouring bytes of a row.
+constexpr int kLayThreads = 256;
+__global__ void __launch_bounds__(kLayThreads) gather_tiles_kernel(const GatedMlp mlp) {
+  wait_for_previous_kernels();
+  let_next_kernel_start();
+  const int64_t tile_idx = blockIdx.y;
+  if (tile_idx >= mlp.num_tiles()) return;
+  const MoeTile tile = mlp.tile(tile_idx);
+  const int num_k_tiles = static_cast<int>(num_tiles(mlp.hidden));
+  const int chunk = blockIdx.x * 32 + threadIdx.x % 32;
+  const int k_tile = chunk / 8;
+  if (k_tile >= num_k_tiles) return;
+  std::byte* const to =
+      reinterpret_cast<std::byte*>(mlp.x_tiles) + (tile_idx * num_k_tiles + k_tile) * kTokenBytes;
+  const bool is_valid = chunk * 8 < mlp.hidden;
+#pragma unroll 4
+  for (int row = threadIdx.x / 32; row < tile.num_rows; row += kLayThreads / 32) {
+    const int32_t token = mlp.assignment(tile.first + row) / mlp.top_k;
+    const auto* from = reinterpret_cast<const uint4*>(mlp.x + token * mlp.x_stride) + chunk;
+    *reinterpret_cast<uint4*>(to + row * kRowBytes + (chunk % 8 ^ row % 8) * 16) =
+        is_valid ? __ldg(from) : uint4{};
+  }
+}
+
+void gather_tiles(const GatedMlp& mlp, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(num_tiles(mlp.hidden), 4)),
+                  static_cast<unsigned>(mlp.num_tiles_bound));
+  launch(gather_tiles_kernel, {.grid = grid, .block = dim3(kLayThreads)}, stream, mlp);
+}
+
+template <Product kProduct>
 void launch_product(const GatedMlp& mlp, cudaStream_t stream) {
-  const auto kernel = sm90_moe_prefill_kernel<kIsGateUp>;
+  const auto kernel = sm90_moe_prefill_kernel<kProduct>;
   allow_smem(kernel, kSmemBytes);
   const int num_blocks = device_traits().num_sms / kClusterSize * kClusterSize;
   launch(kernel,
@@ -501,21 +554,44 @@ void launch_product(const GatedMlp& mlp, cudaStream_t stream) {
          stream, mlp);
 }
 
-int64_t h_bytes(int64_t num_tiles_bound, int64_t intermediate) {
-  return num_tiles_bound * num_tiles(intermediate) * kTokenBytes;
+// Bytes of `num_cols` columns of every row of tiles, in the layout that products copy.
+int64_t tiles_bytes(int64_t num_tiles_bound, int64_t num_cols) {
+  return num_tiles_bound * num_tiles(num_cols) * kTokenBytes;
 }
 
-// Checks what the launches need and places h and y in the workspace.
+// Whether rows of x are laid out in tiles first. Gathering them while multiplying takes time of
+// shared memory from the products, which counts where these are the limit and not the weights (on
+// H100 from about 192 rows an expert), and where a row is multiplied often enough to be worth
+// writing and reading once more.
+bool lays_out_x(int64_t num_assignments, int64_t num_experts, int64_t intermediate) {
+  constexpr int64_t kRowsOfExpert = 192;
+  constexpr int64_t kIntermediate = 1024;
+  return num_assignments >= kRowsOfExpert * num_experts && intermediate >= kIntermediate;
+}
+
+// Checks what the launches need and places h, y and x_tiles in the workspace. y takes the place of
+// x_tiles once gate and up are done.
 GatedMlp with_workspace(GatedMlp mlp, std::byte* workspace) {
   AUGUR_REQUIRE(device_traits().is_hopper(), "another device");
   AUGUR_REQUIRE(mlp.plan.tile_rows == kTileTokens, std::to_string(mlp.plan.tile_rows));
   AUGUR_REQUIRE(
       mlp.hidden % 8 == 0 && mlp.x_stride % 8 == 0 && reinterpret_cast<uintptr_t>(mlp.x) % 16 == 0,
       std::to_string(mlp.hidden) + ", row stride " + std::to_string(mlp.x_stride));
+  AUGUR_REQUIRE(mlp.num_tiles_bound < 65536, std::to_string(mlp.num_tiles_bound));
   mlp.h = reinterpret_cast<__nv_bfloat16*>(workspace);
-  mlp.y =
-      reinterpret_cast<__nv_bfloat16*>(workspace + h_bytes(mlp.num_tiles_bound, mlp.intermediate));
+  mlp.y = reinterpret_cast<__nv_bfloat16*>(workspace +
+                                           tiles_bytes(mlp.num_tiles_bound, mlp.intermediate));
+  if (lays_out_x(mlp.num_assignments, mlp.num_experts, mlp.intermediate)) mlp.x_tiles = mlp.y;
   return mlp;
+}
+
+void run_gate_up(const GatedMlp& mlp, cudaStream_t stream) {
+  if (mlp.x_tiles == nullptr) {
+    launch_product<Product::kGateUpOfRows>(mlp, stream);
+  } else {
+    gather_tiles(mlp, stream);
+    launch_product<Product::kGateUpOfTiles>(mlp, stream);
+  }
 }
 
 }  // namespace
@@ -524,7 +600,8 @@ std::string MoePrefillConfig::to_string() const {
   return "tiles of " + std::to_string(tile_rows) + " rows by " + std::to_string(tile_cols) +
          " weight rows, at most " + std::to_string(max_tiles) + " of the plan, " +
          std::to_string(num_gate_up_items) + " items of gate and up, " +
-         std::to_string(num_down_items) + " of down, workspace of " +
+         std::to_string(num_down_items) + " of down, x " +
+         (lays_out_x ? "laid out first" : "gathered") + ", workspace of " +
          std::to_string(workspace_bytes) + " bytes";
 }
 
@@ -541,8 +618,11 @@ MoePrefillConfig moe_prefill_config(int64_t num_tokens,
   config.num_gate_up_items =
       config.max_tiles * ceil_div<int64_t>(intermediate_size, kTileWeights / 2);
   config.num_down_items = config.max_tiles * ceil_div<int64_t>(hidden_size, kTileWeights);
-  config.workspace_bytes = h_bytes(config.max_tiles, intermediate_size) +
-                           num_tokens * top_k * round_up(hidden_size, kTileCols) * 2;
+  config.lays_out_x = lays_out_x(num_tokens * top_k, num_experts, intermediate_size);
+  const int64_t y_bytes = num_tokens * top_k * round_up(hidden_size, kTileCols) * 2;
+  const int64_t x_bytes = config.lays_out_x ? tiles_bytes(config.max_tiles, hidden_size) : 0;
+  config.workspace_bytes =
+      tiles_bytes(config.max_tiles, intermediate_size) + std::max(x_bytes, y_bytes);
   return config;
 }
 
@@ -556,11 +636,11 @@ int64_t sm90_moe_prefill_workspace_bytes(int64_t num_tokens,
 }
 
 void sm90_moe_gate_up(const MoePrefillArgs& args, cudaStream_t stream) {
-  launch_product<true>(with_workspace(gated_mlp(args), args.workspace), stream);
+  run_gate_up(with_workspace(gated_mlp(args), args.workspace), stream);
 }
 
 void sm90_moe_down(const MoePrefillArgs& args, cudaStream_t stream) {
-  launch_product<false>(with_workspace(gated_mlp(args), args.workspace), stream);
+  launch_product<Product::kDown>(with_workspace(gated_mlp(args), args.workspace), stream);
 }
 
 void sm90_moe_combine(const MoePrefillArgs& args, cudaStream_t stream) {
@@ -596,8 +676,8 @@ void sm90_mlp_prefill(const MlpPrefillArgs& args, cudaStream_t stream) {
     mlp.y_stride = out.row_stride;
     mlp.y_cols = mlp.hidden;
   }
-  launch_product<true>(mlp, stream);
-  launch_product<false>(mlp, stream);
+  run_gate_up(mlp, stream);
+  launch_product<Product::kDown>(mlp, stream);
   if (is_direct) return;
   MoeCombineArgs combine;
   combine.y = {mlp.y, DType::kBF16, num_tokens, mlp.hidden, mlp.y_stride};

@@ -15,6 +15,7 @@ struct MoePrefillConfig {
   int64_t max_tiles = 0;          // of the plan
   int64_t num_gate_up_items = 0;  // tiles by blocks of columns, at most
   int64_t num_down_items = 0;
+  bool lays_out_x = false;  // rows of x are copied into tiles first, not gathered by the product
   int64_t workspace_bytes = 0;
 
   std::string to_string() const;
@@ -29,14 +30,15 @@ int64_t sm90_moe_prefill_workspace_bytes(
 
 /// See ops.h, MoeArgs and MlpArgs. Products of bf16 in float32; h and y are rounded to bf16.
 /// Requires Hopper, hidden_size % 8 == 0, rows of x at multiples of 16 bytes, and a plan with the
-/// config's tile_rows. A row's bits depend on that row alone. Asynchronous on `stream`, three
-/// launches; an MLP whose result is bf16 at multiples of 16 bytes needs but two.
+/// config's tile_rows. A row's bits depend on that row alone. Asynchronous on `stream`:
+/// three launches, one more where rows of x are laid out first, one less for an MLP whose result is
+/// bf16 at multiples of 16 bytes.
 /// Bound: 6 * assignments * hidden * intermediate floating-point operations, or the bytes of the
 /// weights of the experts that have rows (below about 130 rows an expert on H100).
 void sm90_moe_prefill(const MoePrefillArgs& args, cudaStream_t stream);
 void sm90_mlp_prefill(const MlpPrefillArgs& args, cudaStream_t stream);
 
-/// The launches of sm90_moe_prefill alone, to be timed: h from x, y from h, out from y.
+/// The steps of sm90_moe_prefill alone, to be timed: h from x, y from h, out from y.
 void sm90_moe_gate_up(const MoePrefillArgs& args, cudaStream_t stream);
 void sm90_moe_down(const MoePrefillArgs& args, cudaStream_t stream);
 void sm90_moe_combine(const MoePrefillArgs& args, cudaStream_t stream);

@@ -159,6 +159,7 @@ class CudaMoePrefillTest : public CudaTest, public ::testing::WithParamInterface
     const Problem& p = GetParam();
     HostMoePlan plan = host_moe_plan(experts_, slots_, p.tile_rows);
     const int32_t num_tiles = static_cast<int32_t>(plan.tiles.size());
+    plan.tiles.resize(plan.tiles.size() + 1);  // so that there is an array, also of no tiles
     EXPECT_LE(num_tiles, max_tiles(p.num_tokens * p.top_k, p.num_experts, p.tile_rows));
     MoePrefillArgs args;
     args.moe.x = upload_rows(x_);
@@ -326,8 +327,18 @@ INSTANTIATE_TEST_SUITE_P(Problems,
                                            Problem{65, 136, 72, 9, 3, 128, true},
                                            Problem{200, 200, 136, 6, 4, 128, false, DType::kBF16},
                                            Problem{300, 328, 200, 3, 2, 128, true},
-                                           Problem{400, 512, 384, 4, 2, 128, true, DType::kBF16}),
+                                           Problem{400, 512, 384, 4, 2, 128, true, DType::kBF16},
+                                           Problem{300, 72, 1032, 3, 2, 128, true},
+                                           Problem{300, 200, 1100, 2, 1, 128, false, DType::kBF16}),
                          ::testing::PrintToStringParamName());
+
+TEST_P(CudaMoeSm90Test, ChoicesThatAreLeftOutAddNothing) {
+  const Problem& p = GetParam();
+  std::ranges::fill(experts_, -1);
+  std::vector<float> expected(p.num_tokens * p.hidden);
+  for (size_t i = 0; i < shared_.size(); ++i) expected[i] = to_float(shared_[i]);
+  EXPECT_EQ(run_moe(sm90_moe_prefill, sm90_bytes(p.top_k, p.num_experts)), expected);
+}
 
 // Problems too large for the reference: the portable kernels are the oracle.
 class CudaMoeSm90LargeTest : public CudaMoeSm90Test {};
@@ -343,6 +354,20 @@ INSTANTIATE_TEST_SUITE_P(Problems,
                          ::testing::Values(Problem{1000, 2048, 768, 8, 4},
                                            Problem{3000, 1024, 1408, 16, 6, 128, true}),
                          ::testing::PrintToStringParamName());
+
+TEST(MoePrefillConfigTest, TellsWhatTheLaunchesNeed) {
+  const MoePrefillConfig few = moe_prefill_config(1024, 8, 128, 2048, 768);
+  EXPECT_EQ(few.tile_rows, 128);
+  EXPECT_EQ(few.max_tiles, 128 + 64);
+  EXPECT_EQ(few.num_gate_up_items, few.max_tiles * 6);
+  EXPECT_EQ(few.num_down_items, few.max_tiles * 8);
+  EXPECT_FALSE(few.lays_out_x);
+  EXPECT_EQ(few.workspace_bytes, few.max_tiles * 128 * 768 * 2 + 8192 * 2048 * 2);
+  const MoePrefillConfig wide = moe_prefill_config(1024, 2, 8, 4096, 14336);
+  EXPECT_TRUE(wide.lays_out_x);
+  EXPECT_EQ(wide.workspace_bytes, wide.max_tiles * 128 * (14336 + 4096) * 2);
+  EXPECT_NE(few.to_string(), wide.to_string());
+}
 
 class CudaMoeCombineTest : public CudaTest {};
 
