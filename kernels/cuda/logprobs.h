@@ -1,8 +1,9 @@
 // Log-probabilities on the device. See LogprobsArgs in kernels/ops.h; pointers are device memory.
 //
 // What kernels/cpu/logprobs.h says of NaN and infinities holds here too, and results agree with it
-// to 1e-6: exponentials in float32, their sums by four in float32 and above that in double, in an
-// order that depends on the vocabulary size alone.
+// to 2e-6: exponentials and a thread's sum of them in float32, relative to the thread's largest
+// logit as it goes, the rest in double, in an order that depends on the vocabulary size alone.
+// Source of the one-pass sum: Milakov and Gimelshein 2018, arXiv:1805.02867.
 #pragma once
 
 #include <cuda_runtime_api.h>

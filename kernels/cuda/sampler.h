@@ -2,12 +2,14 @@
 // for what they leave open: both hold here too.
 //
 // The same token as on the CPU for the same logits and settings, except where the rounding of sums
-// decides: random numbers are the same bits, the weights of tokens too (where the CPU fuses
-// multiply and add), cuts are exact in the same order of tokens, and the draw walks the kept tokens
-// by rising id. Sums run in double in an order that depends on the vocabulary size alone, so the
-// same inputs give the same tokens run after run. Threading: one thread. Nothing allocates after
-// construction; sample() waits for the device only when it is more than kNumStages calls ahead of
-// it, or when lists need more room than there is.
+// decides: random numbers are the same bits, cuts are exact in the same order of tokens, the draw
+// walks the kept tokens by rising id, and weights have the CPU's bits (where it fuses multiply and
+// add) but in the sums over whole rows of the first pass, whose relative error is below 1e-6. Sums
+// run in an order that depends on the vocabulary size alone, so the same inputs give the same
+// tokens run after run, whatever other rows there are.
+//
+// Threading: one thread. Nothing allocates after construction; sample() waits for the device only
+// when it is more than kNumStages calls ahead of it, or when lists need more room than there is.
 #pragma once
 
 #include <array>
