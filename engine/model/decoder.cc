@@ -404,10 +404,16 @@ void Decoder::read_logit_chunk(std::span<const LogitRow> rows,
                                const LogitChunk& chunk,
                                const StepInputs& inputs,
                                const Step& step) {
-  const Tensor last = activations_.last.rows(0, chunk.count);
+  // In a decode step every row is wanted, in order.
+  const int64_t first_row = rows[0].row_idx;
+  const bool is_consecutive = rows.back().row_idx == first_row + chunk.count - 1;
+  const Tensor last = is_consecutive ? activations_.normed.rows(first_row, chunk.count)
+                                     : activations_.last.rows(0, chunk.count);
   const Tensor logits = activations_.logits.rows(0, chunk.count);
-  ops_.gather_rows(
-      {.x = activations_.normed, .rows = inputs.logit_row_idx + chunk.first, .out = last});
+  if (!is_consecutive) {
+    ops_.gather_rows(
+        {.x = activations_.normed, .rows = inputs.logit_row_idx + chunk.first, .out = last});
+  }
   ops_.linear({.x = last, .weight = weights_.lm_head, .bias = nullptr, .out = logits});
   last_logits_ = logits;
 

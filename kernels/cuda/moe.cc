@@ -19,9 +19,9 @@ constexpr int kSmallestTileRows = 8;
 
 enum class Path { kDecode, kPrefill, kPortable };
 
-// Rows of an expert, on average, up to which streaming its weights past few rows is faster than
-// the tiles of many; docs/performance.md has the two side by side.
-constexpr int64_t kMaxDecodeRowsPerExpert = 8;
+// Rows of an expert, on average, up to which its weights stream past them at the speed of memory;
+// with more the tiles of the prefill kernels are used better.
+constexpr int64_t kMaxDecodeRowsPerExpert = 32;
 constexpr int64_t kMaxDecodeTokens = 128;
 
 Path choose_path(const Tensor& x, int64_t num_rows_per_expert) {
