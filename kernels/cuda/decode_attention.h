@@ -2,9 +2,10 @@
 //
 // The keys of a sequence are cut into chunks, worked on by different thread blocks; the block that
 // ends last merges them, in their order. How many chunks there are (num_chunks) depends on the
-// sequence's own visible positions, on num_seqs and on the shape, never on the other sequences, and
-// so do the bits of its row. Which block takes which chunks is settled on the device from all
-// context lengths, so that one recorded launch serves any of them.
+// sequence's own visible positions, on num_seqs, on the shape and on the device's multiprocessors,
+// never on the other sequences or on max_context, and so do the bits of its row. Which block takes
+// which chunks is settled on the device from all context lengths, and changes no bits: one recorded
+// launch serves any lengths up to max_context.
 //
 // Memory-bound: every visible key and value is read once, see bytes_moved. Sources: Dao et al.
 // 2022, arXiv:2205.14135 (online softmax); split keys: Dao et al. 2023, "Flash-Decoding";
@@ -22,9 +23,9 @@ namespace augur::cuda {
 
 /// The kernels that decode_attention chooses from; tests and benchmarks name one.
 enum class DecodeAttentionPath : uint8_t {
-  kAuto,
-  kPortable,  // 16-byte asynchronous copies: compute capability 8.0
-  kBulk,      // bulk copies: 9.0
+  kAuto,      // kBulk where there is one: on an H100 from 3 % slower to 28 % faster (short windows)
+  kPortable,  // 16-byte asynchronous copies, one block to a multiprocessor: compute capability 8.0
+  kBulk,      // bulk copies, two blocks: 9.0
 };
 
 /// `attention` holds bf16 q and out with any row_stride divisible by 8, and a batch in which row s

@@ -76,8 +76,8 @@ class SliceRing {
   static constexpr int kWarps = S::kWarps;
 
  public:
-  /// More loads under way than this only make each take longer: of an SM's two blocks, 128 to
-  /// 192 KiB.
+  /// The loads of an SM's two blocks come to 128 KiB (192 of narrow heads, whose slices take half
+  /// as long): more under way only made each take longer. Portable: of its one block, 128 KiB.
   static constexpr int kMaxStages = !kBulk ? 4 : kGroups == 2 ? 2 : 3;
 
   __device__ __forceinline__ SliceRing(const DecodeAttentionParams& p,
@@ -402,21 +402,51 @@ __device__ __forceinline__ void attend(uint32_t smem,
   }
 }
 
-__device__ __forceinline__ uint2 pack_bf16_x4(float4 x) {
-  return {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
-}
-
-/// A sum relative to a maximum.
+/// A sum of parts that are relative to different maxima.
 struct RunningSum {
   float maximum = -INFINITY;
   float sum = 0;
   float4 values = {};
 
-  __device__ __forceinline__ void add_scaled(const float4& part, float factor) {
+  __device__ __forceinline__ void rescale(float new_maximum) {
+    const float factor = exp2_approx(maximum - new_maximum);
+    maximum = new_maximum;
+    sum *= factor;
+    values = {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
+  }
+  /// Requires part_sum.x <= maximum > -infinity.
+  __device__ __forceinline__ void add(float2 part_sum, float4 part) {
+    const float factor = exp2_approx(part_sum.x - maximum);
+    sum += part_sum.y * factor;
     values.x += part.x * factor;
     values.y += part.y * factor;
     values.z += part.z * factor;
     values.w += part.w * factor;
+  }
+  /// Adds `count` parts in batches whose loads are all under way at once.
+  template <int kBatch, typename LoadSum, typename LoadValues>
+  __device__ __forceinline__ void add_parts(int count,
+                                            const LoadSum& load_sum,
+                                            const LoadValues& load_values) {
+    for (int first = 0; first < count; first += kBatch) {
+      float2 sums[kBatch];
+      float4 parts[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        sums[i] = make_float2(-INFINITY, 0);
+        parts[i] = {};
+        if (first + i < count) {
+          sums[i] = load_sum(first + i);
+          parts[i] = load_values(first + i);
+        }
+      }
+      float largest = maximum;
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) largest = fmaxf(largest, sums[i].x);
+      rescale(largest);
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) add(sums[i], parts[i]);
+    }
   }
 };
 
@@ -436,18 +466,15 @@ struct Output {
     return item.unit / p.units_per_kv_head * p.group +
            item.unit % p.units_per_kv_head * kMaxHeadRows;
   }
-  __device__ __forceinline__ void write(int row, int col, const RunningSum& total) const {
+  __device__ __forceinline__ void write(int row, int col, RunningSum total) const {
     if (col >= p.head_dim) return;
     const int head = first_head() + row;
-    float inverse;
     if (p.sinks != nullptr) {
       const float sink = __ldcg(p.sinks + head) * kLog2E;
-      const float largest = fmaxf(total.maximum, sink);
-      const float factor = exp2_approx(total.maximum - largest);
-      inverse = factor / (total.sum * factor + exp2_approx(sink - largest));
-    } else {
-      inverse = 1 / total.sum;
+      total.rescale(fmaxf(total.maximum, sink));
+      total.sum += exp2_approx(sink - total.maximum);
     }
+    const float inverse = 1 / total.sum;
     const uint2 result = {pack_bf16(total.values.x * inverse, total.values.y * inverse),
                           pack_bf16(total.values.z * inverse, total.values.w * inverse)};
     *reinterpret_cast<uint2*>(p.out + item.seq * p.out_stride + head * p.head_dim + col) = result;
@@ -459,66 +486,21 @@ template <typename S>
 __device__ __forceinline__ void merge_chunks(const DecodeAttentionParams& p,
                                              const ItemCursor& item,
                                              int num_rows) {
-  // Lanes of a row, or of 128 columns of it. Each knows the factors of some of the chunks.
-  constexpr int kLanes = S::kCols >= 128 ? 32 : 16;
-  constexpr int kSegments = (S::kCols + kLanes * 4 - 1) / (kLanes * 4);
-  constexpr int kFactors = kMostChunks / kLanes;
-  constexpr int kBatch = 8;  // loads of a lane under way at once
+  constexpr int kBatch = 8;  // 16 took longer: more code, and registers, for as many bytes
   const Output<S::kCols> output = {p, item};
-  const int lane = threadIdx.x % kLanes;
-  for (int base = 0; base < num_rows * kSegments; base += S::kThreads / kLanes) {
-    const int part = base + static_cast<int>(threadIdx.x) / kLanes;
-    const int row = min(part / kSegments, num_rows - 1);
-    const int col = part % kSegments * (kLanes * 4) + lane * 4;
-    const bool is_mine = part < num_rows * kSegments && col < S::kCols;
+  for (int i = threadIdx.x; i < num_rows * (S::kCols / 4); i += S::kThreads) {
+    const int row = i / (S::kCols / 4);
+    const int col = i % (S::kCols / 4) * 4;
     const int64_t from = output.partial_row(0, row);
-
-    float2 sums[kFactors];
     RunningSum total;
-#pragma unroll
-    for (int i = 0; i < kFactors; ++i) {
-      const int chunk = i * kLanes + lane;
-      sums[i] = chunk < item.num_chunks
-                    ? __ldcg(p.partial_sums + from + int64_t{chunk} * p.rows_per_unit)
-                    : make_float2(-INFINITY, 0);
-      total.maximum = fmaxf(total.maximum, sums[i].x);
-    }
-#pragma unroll
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-      total.maximum = fmaxf(total.maximum, __shfl_xor_sync(~0u, total.maximum, distance));
-    }
-    float factors[kFactors];
-#pragma unroll
-    for (int i = 0; i < kFactors; ++i) {
-      factors[i] = exp2_approx(sums[i].x - total.maximum);
-      total.sum += sums[i].y * factors[i];
-    }
-#pragma unroll
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-      total.sum += __shfl_xor_sync(~0u, total.sum, distance);
-    }
-
-#pragma unroll
-    for (int i = 0; i < kFactors; ++i) {
-      const int end = min(item.num_chunks - i * kLanes, kLanes);
-      for (int first = 0; first < end; first += kBatch) {
-        float4 parts[kBatch];
-#pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-          parts[j] = {};
-          if (is_mine && first + j < end) {
-            const int64_t part_row = from + int64_t{i * kLanes + first + j} * p.rows_per_unit;
-            parts[j] = __ldcg(
-                reinterpret_cast<const float4*>(p.partial_values + part_row * S::kCols + col));
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-          total.add_scaled(parts[j], __shfl_sync(~0u, factors[i], first + j, kLanes));
-        }
-      }
-    }
-    if (is_mine) output.write(row, col, total);
+    total.add_parts<kBatch>(
+        item.num_chunks,
+        [&](int chunk) { return __ldcg(p.partial_sums + from + chunk * p.rows_per_unit); },
+        [&](int chunk) {
+          return __ldcg(reinterpret_cast<const float4*>(
+              p.partial_values + (from + chunk * p.rows_per_unit) * S::kCols + col));
+        });
+    output.write(row, col, total);
   }
 }
 
@@ -555,20 +537,12 @@ __device__ __forceinline__ void write_item(const DecodeAttentionParams& p,
       const int out_row = i / (S::kCols / 4);
       const int col = i % (S::kCols / 4) * 4;
       RunningSum total;
-#pragma unroll
-      for (int w = 0; w < S::kWarps; ++w) {
-        const float2 part = smem_sums[(half * S::kWarps + w) * 8 + out_row];
-        total.maximum = fmaxf(total.maximum, part.x);
-      }
-#pragma unroll
-      for (int w = 0; w < S::kWarps; ++w) {
-        const float2 part = smem_sums[(half * S::kWarps + w) * 8 + out_row];
-        const float factor = exp2_approx(part.x - total.maximum);  // 0 of a warp without slices
-        total.sum += part.y * factor;
-        total.add_scaled(*reinterpret_cast<const float4*>(
-                             smem_values + (w * 8 + out_row) * S::kCols + (col ^ out_row % 4 * 8)),
-                         factor);
-      }
+      total.add_parts<S::kWarps>(
+          S::kWarps, [&](int w) { return smem_sums[(half * S::kWarps + w) * 8 + out_row]; },
+          [&](int w) {
+            return *reinterpret_cast<const float4*>(smem_values + (w * 8 + out_row) * S::kCols +
+                                                    (col ^ out_row % 4 * 8));
+          });
       if (item.num_chunks == 1) {
         output.write(half * 8 + out_row, col, total);
       } else {

@@ -37,7 +37,7 @@ inline constexpr int kMinSplitTiles = 5;
 /// block merges in a round or two of loads.
 inline constexpr int kMinSpreadTiles = 2;
 inline constexpr int kMostSpreadChunks = 16;
-/// Of one unit, whatever its length: the factors that merge them are spread over a warp.
+/// Of one unit, whatever its length: one block merges them.
 inline constexpr int kMostChunks = 64;
 
 AUGUR_HOST_DEVICE constexpr int num_chunks(int num_tiles, const SplitRule& rule) {

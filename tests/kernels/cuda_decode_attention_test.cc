@@ -215,7 +215,7 @@ const std::vector<Problem> kProblems = {
     {4, 2, 72, 64, {5, 260}},  // a group of columns that is nearly empty
     {4, 4, 128, 64, std::vector<int32_t>(300, 70)},
     {2, 1, 64, 16, std::vector<int32_t>(4096, 3)},  // as many as there may be
-    {2, 1, 64, 64, {70'000}},                       // more chunks than lanes of a row merge at once
+    {2, 1, 64, 64, {70'000}},                       // more chunks than are merged in one batch
     {1, 1, 128, 64, {36'000}},
 };
 
