@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(num_threads(kN), can_pair(kN) ? 2 : 1)
     for (int s = 0; s < args.num_stages; ++s) {
       barrier_init(smem.posted(s), 1);
       barrier_init(smem.full(s), num_full_arrivals(kN));
-      barrier_init(smem.empty(s), kConsumerWarps);
+      barrier_init(smem.empty(s), kConsumers);
     }
     barrier_init_fence();
   }

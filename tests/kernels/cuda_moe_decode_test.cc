@@ -331,35 +331,39 @@ TEST_F(CudaMoeDecodeTest, IsRightForEveryConfig) {
 }
 
 // Steps follow one another in a stream, the next kernel's blocks beside the last one's, and use the
-// same workspace.
+// same workspace and state.
 TEST_F(CudaMoeDecodeTest, CallsInARowDoNotDisturbEachOther) {
-  make({1, 4, 8, 256, 128});
-  const Problem& p = problem_;
   constexpr int kCalls = 50;
-  const std::vector<float> alone = run(default_config());
-  MoeDecodeArgs args;
-  args.moe.experts = upload(experts_);
-  args.moe.weights = upload(weights_);
-  args.moe.top_k = p.top_k;
-  args.moe.table = {pool_, layout_of(p.hidden, p.intermediate), upload(slots_), p.num_experts};
-  args.config = default_config();
-  args.state = state_;
-  args.workspace = device_array<std::byte>(
-      moe_decode_workspace_bytes(p.num_tokens, p.top_k, p.hidden, p.intermediate));
-  // Each call has another x; every second one the first.
-  std::vector<Bf16*> xs;
-  std::vector<float*> outs;
-  for (int call = 0; call < kCalls; ++call) {
-    xs.push_back(upload(call % 2 == 0 ? x_ : Random(100 + call).values(p.hidden)));
-    outs.push_back(device_array<float>(p.hidden));
-  }
-  for (int call = 0; call < kCalls; ++call) {
-    args.moe.x = dense(xs[call], DType::kBF16, 1, p.hidden);
-    args.moe.out = dense(outs[call], DType::kF32, 1, p.hidden);
-    sm90_moe_decode(args, stream());
-  }
-  for (int call = 0; call < kCalls; call += 2) {
-    ASSERT_EQ(download(outs[call], p.hidden), alone) << "call " << call;
+  for (const int64_t num_tokens : {1, 9}) {
+    make({num_tokens, 4, 8, 256, 128});
+    const Problem& p = problem_;
+    const int64_t count = num_tokens * p.hidden;
+    const std::vector<float> alone = run(default_config());
+    MoeDecodeArgs args;
+    args.moe.experts = upload(experts_);
+    args.moe.weights = upload(weights_);
+    args.moe.top_k = p.top_k;
+    args.moe.table = {pool_, layout_of(p.hidden, p.intermediate), upload(slots_), p.num_experts};
+    args.config = default_config();
+    args.plan = make_plan(args.config.tile_rows);
+    args.state = state_;
+    args.workspace = device_array<std::byte>(
+        moe_decode_workspace_bytes(num_tokens, p.top_k, p.hidden, p.intermediate));
+    // Each call has another x; every second one the first.
+    std::vector<Bf16*> xs;
+    std::vector<float*> outs;
+    for (int call = 0; call < kCalls; ++call) {
+      xs.push_back(upload(call % 2 == 0 ? x_ : Random(100 + call).values(count)));
+      outs.push_back(device_array<float>(count));
+    }
+    for (int call = 0; call < kCalls; ++call) {
+      args.moe.x = dense(xs[call], DType::kBF16, num_tokens, p.hidden);
+      args.moe.out = dense(outs[call], DType::kF32, num_tokens, p.hidden);
+      sm90_moe_decode(args, stream());
+    }
+    for (int call = 0; call < kCalls; call += 2) {
+      ASSERT_EQ(download(outs[call], count), alone) << num_tokens << " tokens, call " << call;
+    }
   }
 }
 
