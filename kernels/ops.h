@@ -311,6 +311,9 @@ class Ops {
   virtual int64_t max_step_bytes() const { return int64_t{128} << 20; }
   virtual int64_t max_logit_bytes() const { return int64_t{8} << 20; }
 
+  /// Why steps within these limits cannot run here, for people; empty when they can.
+  virtual std::string why_unsupported(const StepLimits& limits) const { return {}; }
+
   /// Bytes of scratch that reserve() will allocate for these limits.
   virtual int64_t workspace_bytes(const StepLimits& limits) const = 0;
   /// Allocates the scratch; operations allocate nothing afterwards. Called once, before any

@@ -50,8 +50,7 @@ bool chooses_cuda(const ExecutionConfig& execution) {
   return false;
 }
 
-std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
-  if (chooses_cuda(execution)) return make_cuda_ops();
+std::unique_ptr<Ops> make_host_ops(const ExecutionConfig& execution) {
   const int num_threads = resolve_num_threads(execution);
   if (execution.precision == PrecisionChoice::kReference) {
     return make_reference_ops(num_threads);
@@ -80,6 +79,22 @@ std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution) {
   }
   // With fewer threads than cores another process may use the first ones: the kernel chooses then.
   return make_cpu_ops(num_threads, isa, execution.pin_threads && num_threads == num_cores());
+}
+
+// The CUDA device where it is to be used and can run the model. Where the choice was left to us and
+// it cannot, the CPU, and the listener is told why.
+std::unique_ptr<Ops> make_ops(const ExecutionConfig& execution,
+                              const ModelConfig& model,
+                              const LoadListener& listener) {
+  if (!chooses_cuda(execution)) return make_host_ops(execution);
+  std::unique_ptr<Ops> ops = make_cuda_ops();
+  ModelRunner::Limits limits;
+  limits.max_seqs = execution.max_batch_size;
+  const std::string problem = ops->why_unsupported(Decoder::step_limits(model, limits, *ops));
+  if (problem.empty()) return ops;
+  if (execution.device == DeviceChoice::kCuda) throw ConfigError("execution.device", problem);
+  if (listener.on_message) listener.on_message(problem + "; running on the CPU");
+  return make_host_ops(execution);
 }
 
 int64_t step_bytes(const ModelConfig& model, const ModelRunner::Limits& limits, const Ops& ops) {
@@ -225,8 +240,9 @@ void assemble(LoadedModel& model,
     throw OutOfMemory(
         fmt::format("{} does not fit into memory:\n{}  What helps: a smaller kv_cache.bytes, "
                     "kv_cache.max_context "
-                    "or execution.max_tokens_per_step, or a smaller model.",
-                    model.folder.string(), model.memory.to_string()));
+                    "or execution.max_tokens_per_step, or a smaller model{}.",
+                    model.folder.string(), model.memory.to_string(),
+                    ops.uses_host_memory() ? "" : ", or execution.device=cpu"));
   }
   ops.reserve(Decoder::step_limits(model.config(), limits, ops));
   model.weights = make_weights(limits.max_context);
@@ -261,7 +277,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   model->chat_template = ChatTemplate::from_folder(model->folder);
   timer.end("tokenizer");
 
-  model->ops = make_ops(config.execution);
+  model->ops = make_ops(config.execution, model->config(), listener);
   timer.end("device");
   assemble(*model, config, plan, listener, timer, [&](int64_t max_context) {
     return load_weights(model->config(), checkpoint, plan, *model->ops, max_context,
@@ -280,7 +296,7 @@ std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
   PhaseTimer timer(model->phases);
   model->folder = name;
   model->description = description;
-  model->ops = make_ops(config.execution);
+  model->ops = make_ops(config.execution, description.config, listener);
   std::vector<LayerKind>& layers = model->description.config.layers;
   // Room for the weights, a step, and a KV cache of a tenth of the rest.
   const int64_t room =

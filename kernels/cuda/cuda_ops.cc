@@ -107,6 +107,7 @@ class CudaOps final : public Ops {
     AUGUR_CUDA(cudaEventSynchronize(marks_[mark % kNumMarks].get()));
   }
 
+  std::string why_unsupported(const StepLimits& limits) const override;
   int64_t workspace_bytes(const StepLimits& limits) const override {
     return Workspace::plan(limits).num_bytes +
            cuda::DeviceSampler::device_bytes(sampler_limits(limits));
@@ -211,6 +212,28 @@ class CudaOps final : public Ops {
   Workspace workspace_;
   Buffer memory_;
 };
+
+// The bounds that the kernels' headers name.
+std::string CudaOps::why_unsupported(const StepLimits& limits) const {
+  constexpr int64_t kMaxSeqs = 4096;
+  constexpr int64_t kMaxAttentionUnits = 65'535;  // sequences by KV heads by 16 heads of a group
+  const auto say = [](const char* what, int64_t found, const std::string& accepted) {
+    return std::string(what) + " is " + std::to_string(found) + "; accepted on CUDA: " + accepted;
+  };
+  if (limits.head_dim % 8 != 0 || limits.head_dim > 256) {
+    return say("head_dim", limits.head_dim, "a multiple of 8 up to 256");
+  }
+  const int64_t group = limits.num_heads / std::max<int64_t>(1, limits.num_kv_heads);
+  const int64_t units_per_seq = limits.num_kv_heads * cuda::ceil_div<int64_t>(group, 16);
+  const int64_t max_seqs =
+      std::min(kMaxSeqs, kMaxAttentionUnits / std::max<int64_t>(1, units_per_seq));
+  if (limits.max_seqs > max_seqs) {
+    return say("max_batch_size", limits.max_seqs, "up to " + std::to_string(max_seqs));
+  }
+  if (limits.num_experts > 1024) return say("num_experts", limits.num_experts, "up to 1024");
+  if (limits.top_k > 32) return say("num_experts_per_tok", limits.top_k, "up to 32");
+  return {};
+}
 
 CudaOps::Workspace CudaOps::Workspace::plan(const StepLimits& limits) {
   Workspace workspace;
