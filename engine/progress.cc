@@ -122,7 +122,7 @@ std::string format_duration(double seconds) {
 std::string format_count(int64_t count) {
   std::string text = fmt::format("{}", count);
   const size_t first_digit = count < 0 ? 1 : 0;
-  for (size_t at = text.size(); at > first_digit + 3;) text.insert(at -= 3, ",");
+  for (size_t at = text.size(); at > first_digit + 3;) text.insert(at -= 3, 1, ',');
   return text;
 }
 
