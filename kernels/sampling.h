@@ -1,6 +1,7 @@
 // Choosing the next token from logits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -29,7 +30,14 @@ struct SamplingRow {
   std::span<const LogitBias> logit_bias;
   std::span<const int32_t> prompt_ids;  // read only when repetition_penalty != 1
   std::span<const int32_t> output_ids;  // read only when some penalty is set
+
+  bool penalises_repetition() const { return repetition_penalty != 1; }
+  bool counts_output() const { return presence_penalty != 0 || frequency_penalty != 0; }
 };
+
+/// Fails where a setting is out of its range, or an id that would be read is outside the
+/// vocabulary. `row_idx` is for the message.
+void require_valid(const SamplingRow& row, int64_t vocab_size, size_t row_idx);
 
 /// Draws one token per row. The logits are left as they are, so that Ops::logprobs can read the
 /// model's own distribution afterwards, the drawn tokens as its targets.

@@ -261,9 +261,7 @@ void Engine::Impl::plan_ahead(const Flight& flight, std::vector<ScheduledRows>& 
     } while (flight.owners[sampled_row].is_prompt_score);
     Sequence& sequence = *rows.sequence;
     const SamplingRow& sampling = sequence.sampling;
-    const bool reads_outputs = sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
-                               sampling.frequency_penalty != 0;
-    if (reads_outputs) return plan.clear();
+    if (sampling.penalises_repetition() || sampling.counts_output()) return plan.clear();
     const int64_t length = rows.end() + 1;  // with the token being sampled
     if (length >= sequence.max_length) continue;
     if (!scheduler_.try_grow(sequence, length)) return plan.clear();

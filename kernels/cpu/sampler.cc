@@ -58,34 +58,6 @@ struct Cut {
   }
 };
 
-bool counts_output(const SamplingRow& row) {
-  return row.presence_penalty != 0 || row.frequency_penalty != 0;
-}
-
-void require_ids(std::span<const int32_t> ids, int64_t vocab_size, size_t row_idx) {
-  for (const int32_t id : ids) {
-    AUGUR_REQUIRE(id >= 0 && id < vocab_size, "token id " + std::to_string(id) + " of row " +
-                                                  std::to_string(row_idx) + ", vocabulary of " +
-                                                  std::to_string(vocab_size));
-  }
-}
-
-void require_row(const SamplingRow& row, int64_t vocab_size, size_t row_idx) {
-  const std::string where = "row " + std::to_string(row_idx);
-  AUGUR_REQUIRE(std::isfinite(row.temperature) && row.temperature >= 0, where);
-  AUGUR_REQUIRE(row.top_k >= 0, where);
-  AUGUR_REQUIRE(row.top_p > 0 && row.top_p <= 1, where);
-  AUGUR_REQUIRE(row.min_p >= 0 && row.min_p <= 1, where);
-  AUGUR_REQUIRE(std::isfinite(row.repetition_penalty) && row.repetition_penalty > 0, where);
-  AUGUR_REQUIRE(std::isfinite(row.presence_penalty) && std::isfinite(row.frequency_penalty), where);
-  for (const LogitBias& bias : row.logit_bias)
-    require_ids({&bias.token_id, 1}, vocab_size, row_idx);
-  if (row.repetition_penalty != 1) require_ids(row.prompt_ids, vocab_size, row_idx);
-  if (row.repetition_penalty != 1 || counts_output(row)) {
-    require_ids(row.output_ids, vocab_size, row_idx);
-  }
-}
-
 void penalise_repetition(const SamplingRow& row, float* logits, int32_t* counts) {
   const auto histories = {row.prompt_ids, row.output_ids};
   for (const auto& ids : histories) {
@@ -115,12 +87,11 @@ const float* adjust(const SamplingRow& row,
                     const float* logits,
                     int64_t vocab_size,
                     const RowScratch& scratch) {
-  const bool penalises_repetition = row.repetition_penalty != 1;
-  if (row.logit_bias.empty() && !penalises_repetition && !counts_output(row)) return logits;
+  if (row.logit_bias.empty() && !row.penalises_repetition() && !row.counts_output()) return logits;
   std::copy(logits, logits + vocab_size, scratch.adjusted);
   for (const LogitBias& bias : row.logit_bias) scratch.adjusted[bias.token_id] += bias.bias;
-  if (penalises_repetition) penalise_repetition(row, scratch.adjusted, scratch.counts);
-  if (counts_output(row)) penalise_output(row, scratch.adjusted, scratch.counts);
+  if (row.penalises_repetition()) penalise_repetition(row, scratch.adjusted, scratch.counts);
+  if (row.counts_output()) penalise_output(row, scratch.adjusted, scratch.counts);
   return scratch.adjusted;
 }
 
@@ -291,7 +262,7 @@ void sample(const SampleArgs& args, WorkerPool& pool, std::span<std::byte> scrat
   AUGUR_REQUIRE(
       static_cast<int64_t>(scratch.size()) >= sample_scratch_bytes(vocab_size, pool.num_threads()),
       std::to_string(scratch.size()) + " bytes of scratch");
-  for (size_t i = 0; i < args.rows.size(); ++i) require_row(args.rows[i], vocab_size, i);
+  for (size_t i = 0; i < args.rows.size(); ++i) require_valid(args.rows[i], vocab_size, i);
   pool.parallel_for(logits.num_rows, [&](int64_t row_idx, int worker_idx) {
     args.token_ids[row_idx] = sample_row(args.rows[row_idx], logits.row<float>(row_idx), vocab_size,
                                          row_scratch(scratch, vocab_size, worker_idx));

@@ -15,49 +15,14 @@
 namespace augur::cuda {
 namespace {
 
-bool counts_output(const SamplingRow& row) {
-  return row.presence_penalty != 0 || row.frequency_penalty != 0;
-}
-bool penalises_repetition(const SamplingRow& row) {
-  return row.repetition_penalty != 1;
-}
 bool is_greedy(const SamplingRow& row) {
   return row.temperature == 0 || row.top_k == 1;
 }
 int64_t num_list_words(const SamplingRow& row) {
   size_t num_words = 2 * row.logit_bias.size();
-  if (penalises_repetition(row)) num_words += row.prompt_ids.size();
-  if (penalises_repetition(row) || counts_output(row)) num_words += row.output_ids.size();
+  if (row.penalises_repetition()) num_words += row.prompt_ids.size();
+  if (row.penalises_repetition() || row.counts_output()) num_words += row.output_ids.size();
   return static_cast<int64_t>(num_words);
-}
-
-void require_ids(std::span<const int32_t> ids, int64_t vocab_size, size_t row_idx) {
-  // Long lists: first without branches. A negative id is a large one here.
-  uint32_t largest = 0;
-  for (const int32_t id : ids) largest = std::max(largest, static_cast<uint32_t>(id));
-  if (largest < vocab_size) return;
-  for (const int32_t id : ids) {
-    AUGUR_REQUIRE(id >= 0 && id < vocab_size, "token id " + std::to_string(id) + " of row " +
-                                                  std::to_string(row_idx) + ", vocabulary of " +
-                                                  std::to_string(vocab_size));
-  }
-}
-
-void require_row(const SamplingRow& row, int64_t vocab_size, size_t row_idx) {
-  const std::string where = "row " + std::to_string(row_idx);
-  AUGUR_REQUIRE(std::isfinite(row.temperature) && row.temperature >= 0, where);
-  AUGUR_REQUIRE(row.top_k >= 0, where);
-  AUGUR_REQUIRE(row.top_p > 0 && row.top_p <= 1, where);
-  AUGUR_REQUIRE(row.min_p >= 0 && row.min_p <= 1, where);
-  AUGUR_REQUIRE(std::isfinite(row.repetition_penalty) && row.repetition_penalty > 0, where);
-  AUGUR_REQUIRE(std::isfinite(row.presence_penalty) && std::isfinite(row.frequency_penalty), where);
-  for (const LogitBias& bias : row.logit_bias) {
-    require_ids({&bias.token_id, 1}, vocab_size, row_idx);
-  }
-  if (penalises_repetition(row)) require_ids(row.prompt_ids, vocab_size, row_idx);
-  if (penalises_repetition(row) || counts_output(row)) {
-    require_ids(row.output_ids, vocab_size, row_idx);
-  }
 }
 
 // Writes the row's lists from `words` on; returns their number.
@@ -80,8 +45,8 @@ int64_t write_lists(const SamplingRow& row, RowPlan& plan, int32_t* words) {
     next = std::copy(ids.begin(), ids.end(), next);
     return static_cast<int32_t>(ids.size());
   };
-  if (penalises_repetition(row)) plan.num_prompt_ids = append(row.prompt_ids);
-  if (penalises_repetition(row) || counts_output(row)) {
+  if (row.penalises_repetition()) plan.num_prompt_ids = append(row.prompt_ids);
+  if (row.penalises_repetition() || row.counts_output()) {
     plan.num_output_ids = append(row.output_ids);
   }
   return next - words;
@@ -160,7 +125,7 @@ void DeviceSampler::sample(const SampleArgs& args, cudaStream_t stream) {
   bool has_lists = false;
   bool has_filters = false;
   for (size_t i = 0; i < args.rows.size(); ++i) {
-    require_row(args.rows[i], logits.num_cols, i);
+    require_valid(args.rows[i], logits.num_cols, i);
     AUGUR_REQUIRE(num_list_words(args.rows[i]) <= limits_.max_list_words,
                   "the lists of row " + std::to_string(i) + " have " +
                       std::to_string(num_list_words(args.rows[i])) + " words");
