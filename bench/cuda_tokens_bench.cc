@@ -150,7 +150,7 @@ void BM_RopeAndCache(benchmark::State& state) {
       [&](cudaStream_t stream, int) { cuda::rope_and_cache(args, stream); }, is_cold);
 }
 
-void run_router(benchmark::State& state, bool makes_plan) {
+void BM_Router(benchmark::State& state) {
   if (!begin(state)) return;
   const auto [model, num_tokens, is_cold] = case_of(state);
   Arena arena;
@@ -169,34 +169,11 @@ void run_router(benchmark::State& state, bool makes_plan) {
   args.weights = arena.zeros<float>(num_assignments);
   void* const workspace = arena.zeros<std::byte>(
       cuda::router_workspace_bytes(num_tokens, model.hidden, model.num_experts));
-  constexpr int kTileRows = 64;
-  const cuda::MoePlanArgs plan = {
-      .experts = args.experts,
-      .num_assignments = num_assignments,
-      .slot_of_expert = arena.zeros<int32_t>(model.num_experts),
-      .num_experts = model.num_experts,
-      .plan = cuda::place_moe_plan(arena.zeros<std::byte>(cuda::moe_plan_bytes(
-                                       num_assignments, model.num_experts, kTileRows)),
-                                   num_assignments, model.num_experts, kTileRows)};
   // Two products of bf16 parts for one of floats: the weights have no low parts.
   const double flops = 4.0 * static_cast<double>(num_tokens * model.hidden * model.num_experts);
   run_gpu_benchmark(
       state, static_cast<double>(cuda::bytes_moved(args)), flops,
-      [&](cudaStream_t stream, int) {
-        if (makes_plan) {
-          cuda::router_and_plan(args, plan, workspace, stream);
-        } else {
-          cuda::router(args, workspace, stream);
-        }
-      },
-      is_cold);
-}
-
-void BM_Router(benchmark::State& state) {
-  run_router(state, false);
-}
-void BM_RouterAndPlan(benchmark::State& state) {
-  run_router(state, true);
+      [&](cudaStream_t stream, int) { cuda::router(args, workspace, stream); }, is_cold);
 }
 
 void BM_PlanMoe(benchmark::State& state) {
@@ -233,7 +210,6 @@ BENCHMARK(BM_Embed)->Apply(sizes);
 BENCHMARK(BM_AddRmsNorm)->Apply(sizes);
 BENCHMARK(BM_RopeAndCache)->Apply(sizes);
 BENCHMARK(BM_Router)->Apply(sizes);
-BENCHMARK(BM_RouterAndPlan)->Apply(sizes);
 BENCHMARK(BM_PlanMoe)->Apply(sizes);
 
 }  // namespace

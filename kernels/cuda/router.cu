@@ -280,40 +280,9 @@ __device__ __forceinline__ int count_better(const uint32_t (&keys)[kBlockExperts
   return num_better;
 }
 
-// The plan of one token's choices, each its own tile: expert by expert.
-__device__ __forceinline__ void plan_one_token(const MoePlan& plan,
-                                               bool is_chosen,
-                                               int choice,
-                                               int32_t slot,
-                                               unsigned (&chosen_of_warp)[kBlockWarps]) {
-  const int expert = static_cast<int>(threadIdx.x);
-  const unsigned chosen = __ballot_sync(kAllLanes, is_chosen);
-  if (expert % kWarpLanes == 0 && threadIdx.y == 0) chosen_of_warp[expert / kWarpLanes] = chosen;
-  __syncthreads();
-  if (threadIdx.y > 0) return;
-  int place = __popc(chosen & ((1u << expert % kWarpLanes) - 1));
-  int num_chosen = 0;
-#pragma unroll
-  for (int w = 0; w < kBlockWarps; ++w) {
-    const int of_warp = __popc(chosen_of_warp[w]);
-    if (w < expert / kWarpLanes) place += of_warp;
-    num_chosen += of_warp;
-  }
-  if (is_chosen) {
-    plan.sorted[place] = choice;
-    plan.tiles[place] = {.expert = expert, .first = place, .num_rows = 1, .slot = slot};
-  }
-  if (expert == 0) *plan.num_tiles = num_chosen;
-}
-
-// Requires num_experts <= 128 and one group. With slot_of_expert != nullptr also writes the plan;
-// then requires one token and no forced experts.
+// Requires num_experts <= 128 and one group.
 __global__ void __launch_bounds__(kBlockExperts* kShares)
-    choose_experts_by_block_kernel(RouterArgs args,
-                                   const float* partial,
-                                   int num_slices,
-                                   const int32_t* slot_of_expert,
-                                   MoePlan plan) {
+    choose_experts_by_block_kernel(RouterArgs args, const float* partial, int num_slices) {
   __shared__ __align__(16) uint32_t keys[kBlockExperts];
   __shared__ float scores[kBlockExperts];
   __shared__ int better[kShares][kBlockExperts];
@@ -321,7 +290,6 @@ __global__ void __launch_bounds__(kBlockExperts* kShares)
   __shared__ float chosen_scores[kWarpLanes];
   __shared__ uint32_t largest_of_warp[kBlockWarps];
   __shared__ float total_of_warp[kBlockWarps];
-  __shared__ unsigned chosen_of_warp[kBlockWarps];
   const int64_t token = blockIdx.x;
   const int expert = static_cast<int>(threadIdx.x);
   const int warp = expert / kWarpLanes;
@@ -338,7 +306,6 @@ __global__ void __launch_bounds__(kBlockExperts* kShares)
     for (int s = threadIdx.y; s < num_slices; s += kShares) logit += from[s * slice_stride];
   }
   const bool is_padding = args.num_valid != nullptr && token >= *args.num_valid;
-  const int32_t slot = slot_of_expert != nullptr && is_there ? slot_of_expert[expert] : 0;
   const bool is_first = threadIdx.y == 0;
   shares[threadIdx.y][expert] = logit;
   __syncthreads();
@@ -381,7 +348,6 @@ __global__ void __launch_bounds__(kBlockExperts* kShares)
   int rank = is_there ? 0 : kBlockExperts;
 #pragma unroll
   for (int y = 0; y < kShares; ++y) rank += better[y][expert];
-  const bool is_chosen = rank < args.top_k && !is_padding;
   if (args.forced == nullptr) {
     if (rank < args.top_k && is_first) {
       chosen_scores[rank] = score;
@@ -404,7 +370,6 @@ __global__ void __launch_bounds__(kBlockExperts* kShares)
     }
     args.weights[token * args.top_k + expert] = is_padding ? 0.0f : weight * args.scaling_factor;
   }
-  if (slot_of_expert != nullptr) plan_one_token(plan, is_chosen, rank, slot, chosen_of_warp);
 }
 
 template <int kPerLane>
@@ -441,8 +406,7 @@ bool has_block_per_token(const RouterArgs& args) {
          args.num_groups == 1;
 }
 
-// With plan != nullptr makes the plan too: for one token, see choose_experts_by_block_kernel.
-void route(const RouterArgs& args, const MoePlanArgs* plan, float* partial, cudaStream_t stream) {
+void route(const RouterArgs& args, float* partial, cudaStream_t stream) {
   const RouterLogitsPlan how =
       plan_router_logits(args.x.num_rows, args.x.num_cols, args.num_experts);
   router_logits(args, how, partial, stream);
@@ -450,8 +414,7 @@ void route(const RouterArgs& args, const MoePlanArgs* plan, float* partial, cuda
     launch(choose_experts_by_block_kernel,
            {.grid = dim3(static_cast<unsigned>(args.x.num_rows)),
             .block = dim3(kBlockExperts, kShares)},
-           stream, args, partial, how.num_slices, plan == nullptr ? nullptr : plan->slot_of_expert,
-           plan == nullptr ? MoePlan() : plan->plan);
+           stream, args, partial, how.num_slices);
     return;
   }
   int num_slices = how.num_slices;
@@ -486,24 +449,7 @@ int64_t router_workspace_bytes(int64_t max_tokens, int64_t hidden, int num_exper
 void router(const RouterArgs& args, void* workspace, cudaStream_t stream) {
   AUGUR_NVTX_RANGE("router");
   require_router(args);
-  if (args.x.num_rows > 0) route(args, nullptr, static_cast<float*>(workspace), stream);
-}
-
-void router_and_plan(const RouterArgs& args,
-                     const MoePlanArgs& plan,
-                     void* workspace,
-                     cudaStream_t stream) {
-  AUGUR_NVTX_RANGE("router_and_plan");
-  require_router(args);
-  AUGUR_REQUIRE(plan.experts == args.experts && plan.num_experts == args.num_experts &&
-                    plan.num_assignments == args.x.num_rows * args.top_k,
-                "the plan is of other choices");
-  if (args.x.num_rows == 1 && args.forced == nullptr && has_block_per_token(args)) {
-    route(args, &plan, static_cast<float*>(workspace), stream);
-  } else {
-    router(args, workspace, stream);
-    plan_moe(plan, stream);
-  }
+  if (args.x.num_rows > 0) route(args, static_cast<float*>(workspace), stream);
 }
 
 int64_t bytes_moved(const RouterArgs& args) {

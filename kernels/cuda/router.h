@@ -5,7 +5,6 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/moe_plan.h"
 #include "kernels/ops.h"
 
 namespace augur::cuda {
@@ -25,12 +24,5 @@ int64_t router_workspace_bytes(int64_t max_tokens, int64_t hidden, int num_exper
 /// value), with many by reading x or by the tensor cores: 6 flops per value of x and expert.
 void router(const RouterArgs& args, void* workspace, cudaStream_t stream);
 int64_t bytes_moved(const RouterArgs& args);
-
-/// router(), then plan_moe() of what it chose: for a single token without a kernel more.
-///   plan  its experts and num_assignments are those of `args`
-void router_and_plan(const RouterArgs& args,
-                     const MoePlanArgs& plan,
-                     void* workspace,
-                     cudaStream_t stream);
 
 }  // namespace augur::cuda

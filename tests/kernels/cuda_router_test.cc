@@ -207,53 +207,6 @@ TEST_P(CudaRouterTest, RowsThatPadTheStepGetNoExpert) {
   }
 }
 
-TEST_P(CudaRouterTest, PlansWhatItChoseAsPlanMoeWould) {
-  constexpr int kTileRows = 16;
-  const int64_t num_assignments = problem_.num_tokens * problem_.top_k;
-  const Result separate = run(x_, args_of(problem_));
-  std::vector<int32_t> slots(problem_.num_experts);
-  for (int e = 0; e < problem_.num_experts; ++e) slots[e] = 7 * e + 1;
-  const auto empty_plan = [&] {
-    void* const memory =
-        device_array<std::byte>(moe_plan_bytes(num_assignments, problem_.num_experts, kTileRows));
-    return place_moe_plan(memory, num_assignments, problem_.num_experts, kTileRows);
-  };
-  MoePlanArgs plan = {.experts = upload(separate.experts),
-                      .num_assignments = num_assignments,
-                      .slot_of_expert = upload(slots),
-                      .num_experts = problem_.num_experts,
-                      .plan = empty_plan()};
-  plan_moe(plan, stream());
-  const MoePlan expected = plan.plan;
-
-  RouterArgs args = args_of(problem_);
-  args.x = dense(upload(x_), DType::kF32, problem_.num_tokens, problem_.hidden);
-  args.weight = upload(weight_);
-  if (problem_.has_correction) args.correction = upload(correction_);
-  args.experts = device_array<int32_t>(num_assignments);
-  args.weights = device_array<float>(num_assignments);
-  void* const workspace = device_array<std::byte>(
-      router_workspace_bytes(problem_.num_tokens, problem_.hidden, problem_.num_experts));
-  plan.experts = args.experts;
-  plan.plan = empty_plan();
-  // Several times in the same memory, as in a step that is run again.
-  for (int run = 0; run < 20; ++run) router_and_plan(args, plan, workspace, stream());
-  EXPECT_EQ(download(args.experts, num_assignments), separate.experts);
-  EXPECT_EQ(download(args.weights, num_assignments), separate.weights);
-  EXPECT_EQ(download(plan.plan.sorted, num_assignments),
-            download(expected.sorted, num_assignments));
-  const int32_t num_tiles = download(expected.num_tiles, 1)[0];
-  ASSERT_EQ(download(plan.plan.num_tiles, 1)[0], num_tiles);
-  const auto tiles = download(plan.plan.tiles, num_tiles);
-  const auto expected_tiles = download(expected.tiles, num_tiles);
-  for (int i = 0; i < num_tiles; ++i) {
-    ASSERT_EQ(tiles[i].expert, expected_tiles[i].expert);
-    ASSERT_EQ(tiles[i].first, expected_tiles[i].first);
-    ASSERT_EQ(tiles[i].num_rows, expected_tiles[i].num_rows);
-    ASSERT_EQ(tiles[i].slot, expected_tiles[i].slot);
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Problems,
     CudaRouterTest,
