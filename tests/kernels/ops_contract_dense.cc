@@ -170,6 +170,25 @@ NormResult run_norm(Ops& ops, int64_t num_cols, bool has_delta, RowRange rows) {
           has_delta ? arena.read(args.out_f32) : std::vector<float>()};
 }
 
+TEST_P(OpsContract, EmbedLooksUpWhatWasSampled) {
+  constexpr int64_t kVocab = 53, kHidden = 72;
+  const std::vector<float> table = random_values(kVocab * kHidden, 8);
+  Arena arena(*ops_);
+  EmbedArgs args;
+  args.table = arena.pack(MatrixUse::kProjection, table, kVocab, kHidden);
+  args.token_ids = arena.copy(std::vector<int32_t>{~2, 9, ~0, ~2});
+  args.sampled_ids = arena.copy(std::vector<int32_t>{4, 50, 31});
+  args.out = arena.result(4, kHidden, DType::kF32);
+  ops_->embed(args);
+  const std::vector<float> out = arena.read(args.out);
+  const int32_t expected[] = {31, 9, 4, 31};
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_TRUE(
+        are_identical(row_span(out, {i, 1}, kHidden), row_span(table, {expected[i], 1}, kHidden)))
+        << i;
+  }
+}
+
 TEST_P(OpsContract, AddRmsNormIsNearTheReference) {
   for (const int64_t num_cols : {1, 31, 64, 200, 512}) {
     for (const bool has_delta : {false, true}) {
@@ -254,6 +273,22 @@ TEST_P(OpsContract, LogprobsAreNearTheReferenceAlsoRowByRow) {
     if (targets[row] < 0) continue;
     EXPECT_TRUE(are_same_rows({&actual[0], 1}, {&whole[row], 1}, 1));
   }
+}
+
+TEST_P(OpsContract, LogprobsScoreWhatWasSampledWhereNoTargetIs) {
+  constexpr int64_t kVocab = 777;
+  const std::vector<float> logits = spread_logits(3, kVocab);
+  const auto run = [&](const std::vector<int32_t>& targets, const std::vector<int32_t>& sampled) {
+    Arena arena(*ops_);
+    LogprobsArgs args;
+    args.logits = arena.tensor(logits, 3, kVocab, DType::kF32);
+    args.targets = arena.copy(targets);
+    args.target_logprob = arena.copy(std::vector<float>(3));
+    if (!sampled.empty()) args.sampled_ids = arena.copy(sampled);
+    ops_->logprobs(args);
+    return arena.read(args.target_logprob, 3);
+  };
+  EXPECT_TRUE(are_identical(run({-1, 5, -1}, {700, 1, 0}), run({700, 5, 0}, {})));
 }
 
 TEST_P(OpsContract, SampleDrawsWhatTheReferenceDraws) {

@@ -26,7 +26,8 @@ struct RouterResult {
 RouterResult run_router(Ops& ops,
                         const RouterProblem& problem,
                         std::span<const float> x,
-                        std::span<const float> weight) {
+                        std::span<const float> weight,
+                        const std::vector<int32_t>& forced = {}) {
   Arena arena(ops);
   const auto num_tokens = static_cast<int64_t>(x.size()) / problem.hidden;
   RouterArgs args;
@@ -40,6 +41,7 @@ RouterResult run_router(Ops& ops,
   args.top_groups = problem.top_groups;
   args.normalise_top_k = problem.normalises;
   args.scaling_factor = problem.scaling_factor;
+  if (!forced.empty()) args.forced = arena.copy(forced);
   args.experts = arena.copy(std::vector<int32_t>(num_tokens * problem.top_k, -1));
   args.weights = arena.copy(std::vector<float>(num_tokens * problem.top_k, -1.0f));
   args.logits = arena.result(num_tokens, problem.num_experts, DType::kF32);
@@ -97,6 +99,36 @@ TEST_P(OpsContract, RouterTreatsATokenAloneAsInABatch) {
       EXPECT_TRUE(are_same_rows(part.weights, rows(all.weights, problem.top_k), problem.top_k));
       EXPECT_TRUE(std::ranges::equal(part.experts, rows(all.experts, problem.top_k)));
     }
+  }
+}
+
+TEST_P(OpsContract, RouterWeighsForcedExpertsAsIfChosen) {
+  constexpr int64_t kTokens = 19;
+  for (const RouterProblem& problem : router_problems()) {
+    const std::vector<float> x = random_values(kTokens * problem.hidden, 38);
+    const std::vector<float> weight = random_values(problem.num_experts * problem.hidden, 39);
+    // What the gate chose, in another order: the same weights in that order.
+    const RouterResult chosen = run_router(*ops_, problem, x, weight);
+    std::vector<int32_t> backwards(chosen.experts.size());
+    for (size_t i = 0; i < backwards.size(); ++i) {
+      const size_t token = i / problem.top_k;
+      backwards[i] = chosen.experts[(token + 1) * problem.top_k - 1 - i % problem.top_k];
+    }
+    const RouterResult forced = run_router(*ops_, problem, x, weight, backwards);
+    EXPECT_EQ(forced.experts, backwards) << problem.name;
+    for (size_t i = 0; i < backwards.size(); ++i) {
+      const size_t token = i / problem.top_k;
+      EXPECT_NEAR(forced.weights[i],
+                  chosen.weights[(token + 1) * problem.top_k - 1 - i % problem.top_k], 1e-5)
+          << problem.name;
+    }
+    // Experts that no gate would choose together: as the reference weighs them.
+    std::vector<int32_t> first(chosen.experts.size());
+    for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<int32_t>(i) % problem.top_k;
+    EXPECT_TRUE(rows_are_near(run_router(*ops_, problem, x, weight, first).weights,
+                              run_router(*reference_, problem, x, weight, first).weights,
+                              problem.top_k, 1e-3f))
+        << problem.name;
   }
 }
 
