@@ -91,7 +91,7 @@ TEST(RoutingTableTest, SaysWhatIsWrongAndWhere) {
   const TempFolder folder;
   const auto path = (folder.path() / "trace.csv").string();
   std::ofstream(path) << "turn,step,layer,expert\n0,0,1,8\n";
-  EXPECT_THAT(error_of("trace:" + path), HasSubstr("trace.csv:2: expert 8; the model has 8"));
+  EXPECT_THAT(error_of("trace:" + path), HasSubstr("trace.csv: expert 8; the model has 8"));
   std::ofstream(path) << "turn,step,expert\n";
   EXPECT_THAT(error_of("trace:" + path), HasSubstr("no column layer"));
 }

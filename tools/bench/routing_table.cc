@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
-#include <map>
 #include <numeric>
 #include <random>
 #include <string_view>
 
 #include "configs/config_error.h"
+#include "tools/trace/routing_trace.h"
 
 namespace augur::bench {
 namespace {
@@ -89,77 +88,29 @@ void fill_power_law(Table& table, const ModelConfig& config, int64_t num_rows, d
   });
 }
 
-std::vector<std::string_view> split(std::string_view line) {
-  std::vector<std::string_view> fields;
-  for (size_t start = 0; start <= line.size();) {
-    const size_t end = std::min(line.find(',', start), line.size());
-    fields.push_back(line.substr(start, end - start));
-    start = end + 1;
-  }
-  return fields;
-}
-
-// Comma-separated values with a line of column names: turn, step, layer and expert are read; lines
-// that begin with # are comments. A row's choices are those of one turn, step and layer.
+// A row of the table is a token of the trace.
 void fill_from_trace(Table& table,
                      const ModelConfig& config,
                      int64_t num_rows,
                      const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw ConfigError(path, "cannot be read");
-  std::map<std::string, size_t, std::less<>> columns;
-  using Step = std::pair<int64_t, int64_t>;
-  std::map<Step, std::map<int64_t, std::vector<int32_t>>> steps;  // then by layer
-  int64_t line_number = 0;
-  for (std::string line; std::getline(file, line);) {
-    ++line_number;
-    if (line.empty() || line[0] == '#') continue;
-    const std::vector<std::string_view> fields = split(line);
-    const auto where = [&] { return fmt::format("{}:{}", path, line_number); };
-    if (columns.empty()) {
-      for (size_t i = 0; i < fields.size(); ++i) columns.emplace(fields[i], i);
-      for (const char* name : {"turn", "step", "layer", "expert"}) {
-        if (!columns.contains(name)) throw ConfigError(where(), fmt::format("no column {}", name));
-      }
-      continue;
-    }
-    const auto value = [&](const char* name) {
-      const size_t column = columns.find(name)->second;
-      int64_t number = -1;
-      if (column < fields.size()) {
-        const std::string_view text = fields[column];
-        std::from_chars(text.data(), text.data() + text.size(), number);
-      }
-      if (number < 0) throw ConfigError(where(), fmt::format("{} is not a whole number", name));
-      return number;
-    };
-    const int64_t expert = value("expert");
-    if (expert >= config.moe.num_experts) {
-      throw ConfigError(where(),
-                        fmt::format("expert {}; the model has {}", expert, config.moe.num_experts));
-    }
-    steps[{value("turn"), value("step")}][value("layer")].push_back(static_cast<int32_t>(expert));
+  const RoutingTrace trace = read_routing_trace(path);
+  if (trace.num_experts > config.moe.num_experts) {
+    throw ConfigError(path, fmt::format("expert {}; the model has {}", trace.num_experts - 1,
+                                        config.moe.num_experts));
   }
-  if (steps.empty()) throw ConfigError(path, "holds no choices");
-
-  std::vector<const std::map<int64_t, std::vector<int32_t>>*> in_order;
-  for (const auto& [step, layers] : steps) in_order.push_back(&layers);
   table.fill_layers([&](int64_t layer) {
     for (int64_t i = 0; i < num_rows; ++i) {
-      const auto& layers = *in_order[i % in_order.size()];
-      const auto found = layers.find(layer);
-      const std::vector<int32_t> chosen =
-          found != layers.end() ? found->second : std::vector<int32_t>();
+      const auto& experts_of = trace.tokens[i % trace.tokens.size()].experts_of;
+      const auto found = experts_of.find(static_cast<int32_t>(layer));
       int32_t* const row = table.row(layer, i);
       int num_taken = 0;
       // A trace of fewer choices is filled up with the lowest experts not among them.
       const auto take = [&](int32_t expert) {
-        if (num_taken == config.moe.top_k ||
-            std::find(row, row + num_taken, expert) != row + num_taken)
-          return;
-        row[num_taken++] = expert;
+        const bool is_new = std::find(row, row + num_taken, expert) == row + num_taken;
+        if (num_taken < config.moe.top_k && is_new) row[num_taken++] = expert;
       };
-      for (const int32_t expert : chosen) take(expert);
+      if (found != experts_of.end())
+        std::for_each(found->second.begin(), found->second.end(), take);
       for (int32_t expert = 0; num_taken < config.moe.top_k; ++expert) take(expert);
     }
   });

@@ -1,0 +1,124 @@
+// augur-replay: what a pool of expert slots would have made of recorded routing, without a model.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "configs/config_error.h"
+#include "tools/replay/replay.h"
+
+namespace augur {
+namespace {
+
+struct Options {
+  std::string trace;
+  std::vector<double> pool_percent = {5, 10, 15, 20, 25, 30, 40, 50, 100};
+  std::vector<std::string> policies = {"lru", "lfu", "belady"};
+  double lfu_half_life_tokens = 12;
+  int64_t expert_bytes = 0;
+};
+
+std::unique_ptr<EvictionPolicy> make_policy(const std::string& name,
+                                            int num_slots,
+                                            const RoutingTrace& trace,
+                                            const std::vector<ExpertKey>& uses,
+                                            const Options& options) {
+  if (name == "lru") return make_lru_policy(num_slots);
+  if (name == "lfu") {
+    const double uses_per_token =
+        static_cast<double>(uses.size()) / static_cast<double>(trace.tokens.size());
+    return make_lfu_policy(num_slots, options.lfu_half_life_tokens * uses_per_token);
+  }
+  if (name == "belady") return make_belady_policy(num_slots, uses);
+  throw ConfigError("--policy", fmt::format("found '{}'; accepted: lru, lfu, belady", name));
+}
+
+int most_at_once(const RoutingTrace& trace) {
+  size_t most = 0;
+  for (const TracedToken& token : trace.tokens) {
+    for (const auto& [layer, experts] : token.experts_of) most = std::max(most, experts.size());
+  }
+  return static_cast<int>(most);
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Replays recorded routing through pools of expert slots and prints how often the experts "
+      "were there.",
+      "augur-replay");
+  app.add_option("--trace", options.trace, "recorded routing (docs/augur-replay.md)")
+      ->required()
+      ->type_name("FILE");
+  app.add_option("--pool", options.pool_percent, "shares of all experts that the pool holds")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 100.0))
+      ->type_name("PERCENT,...")
+      ->capture_default_str();
+  app.add_option("--policy", options.policies, "lru, lfu, belady")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->capture_default_str();
+  app.add_option("--lfu-half-life", options.lfu_half_life_tokens,
+                 "tokens after which a use counts half")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--expert-bytes", options.expert_bytes,
+                 "bytes of one expert: also prints what a generated token would read")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  CLI11_PARSE(app, argc, argv);
+
+  const RoutingTrace trace = read_routing_trace(options.trace);
+  const std::vector<ExpertKey> uses = uses_of(trace);
+  const int least_slots = most_at_once(trace);
+  const auto num_generated = std::count_if(trace.tokens.begin(), trace.tokens.end(),
+                                           [](const auto& token) { return token.phase != 0; });
+  fmt::print("{} tokens, {} of them generated; {} layers of up to {} experts, {} uses\n",
+             trace.tokens.size(), num_generated, trace.num_layers, trace.num_experts, uses.size());
+  fmt::print("hit rates of {} tokens; the pool starts empty{}\n",
+             num_generated > 0 ? "generated" : "prompt",
+             num_generated > 0 ? " and is filled by the prompts" : "");
+  fmt::print("{:>7} {:>7}", "pool", "slots");
+  for (const std::string& name : options.policies) {
+    fmt::print(" {:>8}", name);
+    if (options.expert_bytes > 0) fmt::print(" {:>12}", "MB a token");
+  }
+  fmt::print("\n");
+  for (const double percent : options.pool_percent) {
+    const int num_slots = std::max(
+        least_slots,
+        static_cast<int>(std::llround(percent / 100 * static_cast<double>(trace.num_keys()))));
+    fmt::print("{:>6.1f}% {:>7}", percent, num_slots);
+    for (const std::string& name : options.policies) {
+      const auto policy = make_policy(name, num_slots, trace, uses, options);
+      const ReplayResult result = replay(trace, num_slots, *policy);
+      const ReplayCount& count = num_generated > 0 ? result.generated : result.prompt;
+      fmt::print(" {:>8.3f}", count.hit_rate());
+      if (options.expert_bytes > 0) {
+        fmt::print(" {:>12.1f}", 1e-6 * static_cast<double>(options.expert_bytes) *
+                                     static_cast<double>(count.num_misses()) /
+                                     static_cast<double>(count.num_tokens));
+      }
+    }
+    fmt::print("\n");
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace augur
+
+int main(int argc, char** argv) {
+  try {
+    return augur::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "augur-replay: {}\n", error.what());
+    return 1;
+  }
+}
