@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "configs/config_error.h"
 #include "tools/replay/replay.h"
 
 namespace augur {
@@ -34,8 +33,7 @@ std::unique_ptr<EvictionPolicy> make_policy(const std::string& name,
         static_cast<double>(uses.size()) / static_cast<double>(trace.tokens.size());
     return make_lfu_policy(num_slots, options.lfu_half_life_tokens * uses_per_token);
   }
-  if (name == "belady") return make_belady_policy(num_slots, uses);
-  throw ConfigError("--policy", fmt::format("found '{}'; accepted: lru, lfu, belady", name));
+  return make_belady_policy(num_slots, uses);
 }
 
 int most_at_once(const RoutingTrace& trace) {
@@ -62,6 +60,7 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--policy", options.policies, "lru, lfu, belady")
       ->delimiter(',')
+      ->check(CLI::IsMember({"lru", "lfu", "belady"}))
       ->type_name("NAME,...")
       ->capture_default_str();
   app.add_option("--lfu-half-life", options.lfu_half_life_tokens,
