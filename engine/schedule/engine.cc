@@ -75,6 +75,9 @@ class Engine::Impl {
     }
   }
 
+  // The runner outlives the engine, and another engine may use it.
+  ~Impl() { drop_flights(); }
+
   std::string check(const Request& request) const {
     if (requests_.contains(request.id)) {
       return fmt::format("request id \"{}\" is in use; accepted: an id no live request has",

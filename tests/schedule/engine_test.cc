@@ -479,6 +479,25 @@ TEST_F(EngineTest, AFailedStepCanBeTriedAgain) {
   expect_as_alone(asked);
 }
 
+TEST_F(EngineTest, LeavesNothingUnderWayWithTheRunner) {
+  ToyRunner runner(limits_);
+  runner.set_runs_ahead(true);
+  {
+    Engine engine(options_, runner, &toy_tokenizer());
+    engine.submit(request("r", {1}, 20));
+    EXPECT_TRUE(engine.step());  // and the next step is queued
+    EXPECT_EQ(runner.num_under_way(), 1);
+  }
+  EXPECT_EQ(runner.num_under_way(), 0);
+  Engine engine(options_, runner, &toy_tokenizer());
+  engine.submit(request("s", {2}, 20));
+  EXPECT_TRUE(engine.step());
+  EXPECT_TRUE(engine.abort("s"));
+  EXPECT_EQ(runner.num_under_way(), 1);
+  EXPECT_FALSE(engine.step());
+  EXPECT_EQ(runner.num_under_way(), 0);
+}
+
 TEST_F(EngineTest, RefusesWhatARunnerMayNotReturn) {
   struct BadRunner : ToyRunner {
     using ToyRunner::ToyRunner;

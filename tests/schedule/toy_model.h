@@ -38,6 +38,7 @@ class ToyRunner : public ModelRunner {
   void collect(std::vector<LogitResult>& results) override;
 
   int64_t num_rows_run() const { return num_rows_run_; }
+  int num_under_way() const { return static_cast<int>(under_way_.size()); }
   int64_t num_logit_rows() const { return num_logit_rows_; }
   int64_t most_rows() const { return most_rows_; }
   int64_t most_seqs() const { return most_seqs_; }
