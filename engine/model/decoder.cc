@@ -141,6 +141,7 @@ int64_t Decoder::kv_cache_bytes(const ModelConfig& config, const Limits& limits,
 }
 
 void Decoder::record_decode_steps() {
+  is_recording_ = true;
   for (int64_t num_seqs : decode_sizes(std::min(limits_.max_seqs, limits_.max_tokens))) {
     const StepInputs inputs = place_inputs(
         {.num_tokens = num_seqs, .num_seqs = num_seqs, .block_table_stride = max_blocks_per_seq()});
@@ -153,9 +154,10 @@ void Decoder::record_decode_steps() {
                           .block_table_stride = max_blocks_per_seq(),
                           .num_decode_seqs = static_cast<int>(num_seqs)});
     });
-    if (step == nullptr) return;
+    if (step == nullptr) break;
     decode_steps_[num_seqs] = std::move(step);
   }
+  is_recording_ = false;
 }
 
 std::vector<int64_t> Decoder::decode_sizes(int64_t max_seqs) {
@@ -371,10 +373,7 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   const Tensor gate_input = activations_.gate_input.rows(0, num_tokens);
   add_norm(layer.post_attention_norm, num_tokens, /*is_first=*/false, gate_input);
   RoutingBuffers routing = activations_.routing;
-  // Only decode steps are padded, and all of their sequences have one row.
-  if (batch.num_decode_seqs == batch.num_seqs && !decode_steps_.empty()) {
-    routing.num_valid = inputs.num_valid;
-  }
+  if (is_recording_) routing.num_valid = inputs.num_valid;  // only recorded steps are padded
   if (forced_routing_ != nullptr) {
     routing.forced = forced_routing_ + layer_idx * limits_.max_tokens * config_.moe.top_k;
   }

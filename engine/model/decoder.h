@@ -142,6 +142,7 @@ class Decoder : public ModelRunner {
   Activations activations_;
   std::vector<KvCacheLayer> kv_layers_;
   std::map<int64_t, std::unique_ptr<RecordedOps>> decode_steps_;  // by number of sequences
+  bool is_recording_ = false;
   std::array<Step, kMaxSteps> steps_;
   int64_t num_launched_ = 0;
   int64_t num_collected_ = 0;
