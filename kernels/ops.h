@@ -305,9 +305,9 @@ class Ops {
   /// What the backend takes besides what allocate() and reserve() are asked for.
   virtual int64_t own_bytes() const { return int64_t{128} << 20; }
 
+  virtual int64_t default_tokens_per_step() const { return 2048; }
   /// What a step's activations and scratch may take, and a chunk of logits: past some size more
   /// rows bring no speed, and on a CPU they leave the caches.
-  virtual int64_t default_tokens_per_step() const { return 2048; }
   virtual int64_t max_step_bytes() const { return int64_t{128} << 20; }
   virtual int64_t max_logit_bytes() const { return int64_t{8} << 20; }
 

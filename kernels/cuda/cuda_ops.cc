@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "kernels/cuda/align_up.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/handles.h"
@@ -28,15 +29,11 @@
 namespace augur {
 namespace {
 
+using cuda::align_up;
 using cuda::make_order_event;
 
 constexpr int kMinComputeCapability = 80;
 constexpr int kNumMarks = 8;
-constexpr int64_t kAlignment = 256;
-
-int64_t align_up(int64_t num_bytes) {
-  return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 int select_device(int device) {
   AUGUR_REQUIRE(device >= 0 && device < num_cuda_devices(),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/cuda/align_up.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/moe_plan.h"
 #include "kernels/cuda/moe_portable.h"
@@ -13,7 +14,6 @@
 namespace augur::cuda {
 namespace {
 
-constexpr int64_t kAlignment = 256;
 // No kernel cuts an expert's rows into smaller tiles; smaller tiles need the larger plan.
 constexpr int kSmallestTileRows = 8;
 
@@ -32,10 +32,6 @@ Path choose_path(const Tensor& x, int64_t num_rows_per_expert) {
   const bool rows_are_aligned =
       x.num_cols % 8 == 0 && x.row_stride % 8 == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
   return rows_are_aligned ? Path::kPrefill : Path::kPortable;
-}
-
-int64_t align_up(int64_t num_bytes) {
-  return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 // Parts of the scratch, one after another, and the state beside them.

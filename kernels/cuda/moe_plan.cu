@@ -4,6 +4,7 @@
 #include <string>
 #include <type_traits>
 
+#include "kernels/cuda/align_up.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/require.h"
@@ -15,7 +16,6 @@ constexpr int kWarpLanes = 32;
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarpLanes;
 constexpr int kMaxExperts = 1024;
-constexpr int64_t kAlignment = 256;
 
 // Up to this many assignments, one block counts and places; otherwise blocks of kSharedPerBlock
 // count first, and each then adds up what all have counted.
@@ -23,10 +23,6 @@ constexpr int kRoundsAlone = 4;
 constexpr int64_t kMaxAlone = kThreads * kRoundsAlone;
 constexpr int kRoundsShared = 8;
 constexpr int64_t kSharedPerBlock = kThreads * kRoundsShared;
-
-constexpr int64_t aligned(int64_t num_bytes) {
-  return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 int64_t num_shares(int64_t num_assignments) {
   return num_assignments <= kMaxAlone ? 1 : ceil_div(num_assignments, kSharedPerBlock);
@@ -230,10 +226,10 @@ void launch_place(const MoePlanArgs& args, int64_t num_blocks, cudaStream_t stre
 }  // namespace
 
 int64_t moe_plan_bytes(int64_t num_assignments, int64_t num_experts, int64_t tile_rows) {
-  return aligned(num_assignments * 4) +
-         aligned(max_tiles(num_assignments, num_experts, tile_rows) *
-                 static_cast<int64_t>(sizeof(MoeTile))) +
-         aligned(4) + aligned(num_shares(num_assignments) * num_experts * 4);
+  return align_up(num_assignments * 4) +
+         align_up(max_tiles(num_assignments, num_experts, tile_rows) *
+                  static_cast<int64_t>(sizeof(MoeTile))) +
+         align_up(4) + align_up(num_shares(num_assignments) * num_experts * 4);
 }
 
 MoePlan place_moe_plan(void* memory,
@@ -243,7 +239,7 @@ MoePlan place_moe_plan(void* memory,
   auto* next = static_cast<std::byte*>(memory);
   const auto take = [&](int64_t num_bytes) {
     std::byte* const taken = next;
-    next += aligned(num_bytes);
+    next += align_up(num_bytes);
     return taken;
   };
   MoePlan plan;

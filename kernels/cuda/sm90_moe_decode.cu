@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/align_up.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/moe_stream_copy.cuh"
 #include "kernels/cuda/moe_stream_multiply.cuh"
@@ -98,14 +99,10 @@ __global__ void pad_rows_kernel(Tensor x, __nv_bfloat16* to, int64_t to_stride) 
   }
 }
 
-constexpr int64_t kAlignment = 256;
 constexpr int64_t kCounterBytes = 64;  // each in sectors of its own
 constexpr int kNumCounters = 4;
 constexpr int kFewestRows = 16;  // of an item
 
-int64_t aligned(int64_t num_bytes) {
-  return ceil_div(num_bytes, kAlignment) * kAlignment;
-}
 int64_t padded(int64_t num_cols) {
   return num_tiles(num_cols) * kTileCols;
 }
@@ -124,12 +121,12 @@ struct Workspace {
 
   Workspace(
       std::byte* memory, int64_t num_tokens, int top_k, int64_t hidden, int64_t intermediate) {
-    const int64_t h_bytes = aligned(num_tokens * top_k * padded(intermediate) * 2);
-    const int64_t y_bytes = aligned(num_tokens * top_k * padded(hidden) * 4);
+    const int64_t h_bytes = align_up(num_tokens * top_k * padded(intermediate) * 2);
+    const int64_t y_bytes = align_up(num_tokens * top_k * padded(hidden) * 4);
     h = reinterpret_cast<__nv_bfloat16*>(memory);
     y = reinterpret_cast<float*>(memory + h_bytes);
     x = reinterpret_cast<__nv_bfloat16*>(memory + h_bytes + y_bytes);
-    num_bytes = h_bytes + y_bytes + aligned(num_tokens * padded(hidden) * 2);
+    num_bytes = h_bytes + y_bytes + align_up(num_tokens * padded(hidden) * 2);
   }
 };
 
