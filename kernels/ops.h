@@ -217,11 +217,27 @@ struct RouterArgs {
   Tensor logits;
 };
 
+/// Brings a layer's experts into their slots while the moe operation runs, where the slots are
+/// fewer than the experts. What order they come in does not change the result, bit for bit.
+class ExpertFeed {
+ public:
+  virtual ~ExpertFeed() = default;
+  /// Some rows need these experts, each named once, in rising order. Called once for each part
+  /// that an operation cuts its rows into; the part before is done with its experts.
+  virtual void begin(std::span<const int32_t> experts) = 0;
+  /// Which of them to run next: at least one, each only once until all were named. The table says
+  /// where they are until the next call of next() or begin(), or the end of the operation. Waits
+  /// where it must. What it throws passes through the operation, whose result is then undefined.
+  virtual std::span<const int32_t> next() = 0;
+};
+
 /// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus
 /// shared(x) where given.
 ///   x        [num_tokens, hidden]  activation dtype
 ///   experts  [num_tokens, top_k]   i32, as the router wrote them; -1 adds nothing
 ///   weights  [num_tokens, top_k]   f32
+///   feed     null: every expert chosen is in its slot. Only backends whose memory the host reads
+///            take one
 ///   out      [num_tokens, hidden]  f32 or intermediate dtype
 struct MoeArgs {
   Tensor x;
@@ -230,6 +246,7 @@ struct MoeArgs {
   int top_k = 0;
   ExpertTable table;
   MlpWeights shared;  // shared.gate.data == nullptr: no shared expert
+  ExpertFeed* feed = nullptr;
   Tensor out;
 };
 

@@ -27,7 +27,7 @@ void moe_layer(Ops& ops,
   router.weights = routing.weights;
   router.num_valid = routing.num_valid;
   router.forced = routing.forced;
-  if (observer != nullptr) {
+  if (observer != nullptr && observer->wants_logits()) {
     router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
   }
   ops.router(router);

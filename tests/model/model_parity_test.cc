@@ -49,6 +49,7 @@ class KeepRouting : public RoutingObserver {
  public:
   explicit KeepRouting(Ops& ops) : ops_(ops) {}
 
+  bool wants_logits() const override { return true; }
   void on_routing(const RoutingView& routing) override {
     const int64_t count = routing.num_tokens * routing.top_k;
     const std::vector<int32_t> experts = read_back(ops_, routing.experts, count);

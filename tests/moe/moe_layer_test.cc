@@ -85,6 +85,7 @@ TEST_F(MoeLayerTest, TellsTheObserverWhatRuns) {
   class Observer : public RoutingObserver {
    public:
     void on_routing(const RoutingView& routing) override { views.push_back(routing); }
+    bool wants_logits() const override { return true; }
     std::vector<RoutingView> views;
   } observer;
   run({1, 1, 0, 0, /*second token*/ 1, -1, 0, 0}, &observer);
