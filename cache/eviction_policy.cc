@@ -3,17 +3,59 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "kernels/require.h"
 
 namespace augur {
 namespace {
 
-class Lru final : public EvictionPolicy {
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Slots in the order of a number that changes with their uses only.
+class RankedPolicy : public EvictionPolicy {
  public:
-  using EvictionPolicy::EvictionPolicy;
+  explicit RankedPolicy(int num_slots) : EvictionPolicy(num_slots), worth_(num_slots) {}
+
+  int choose_victim(const std::function<bool(int slot)>& is_evictable) const final {
+    for (const auto& [worth, slot] : by_worth_) {
+      if (is_evictable(slot)) return slot;
+    }
+    return -1;
+  }
+
+ protected:
+  /// What keeping `key` is worth after its use number `use_idx`. Called once for every use, in
+  /// order.
+  virtual double worth_after_use(ExpertKey key, int64_t use_idx) = 0;
+
+ private:
+  // Until its first use it is worth more than any other: it was brought for that use.
+  void filled(int slot, ExpertKey) final { rank(slot, kInfinity); }
+  void used(int slot, ExpertKey key, int64_t use_idx) final {
+    by_worth_.erase({worth_[slot], slot});
+    rank(slot, worth_after_use(key, use_idx));
+  }
+  void unneeded(int slot, ExpertKey) final {
+    by_worth_.erase({worth_[slot], slot});
+    rank(slot, -kInfinity);
+  }
+  void evicted(int slot, ExpertKey) final { by_worth_.erase({worth_[slot], slot}); }
+  void rank(int slot, double worth) {
+    worth_[slot] = worth;
+    by_worth_.emplace(worth, slot);
+  }
+
+  std::vector<double> worth_;
+  std::set<std::pair<double, int>> by_worth_;  // filled slots
+};
+
+class Lru final : public RankedPolicy {
+ public:
+  using RankedPolicy::RankedPolicy;
 
  private:
   double worth_after_use(ExpertKey, int64_t use_idx) override {
@@ -23,9 +65,9 @@ class Lru final : public EvictionPolicy {
 
 // A use at time t weighs 2^(t / half_life): all weights double together, so that nothing need be
 // aged, and their order is that of decayed counts. Kept as logarithms, which do not overflow.
-class Lfu final : public EvictionPolicy {
+class Lfu final : public RankedPolicy {
  public:
-  Lfu(int num_slots, double half_life) : EvictionPolicy(num_slots), half_life_(half_life) {
+  Lfu(int num_slots, double half_life) : RankedPolicy(num_slots), half_life_(half_life) {
     AUGUR_REQUIRE(half_life > 0, std::to_string(half_life));
   }
 
@@ -46,27 +88,82 @@ class Lfu final : public EvictionPolicy {
   std::unordered_map<ExpertKey, double> log2_count_;
 };
 
-class Belady final : public EvictionPolicy {
+class Belady final : public RankedPolicy {
  public:
-  Belady(int num_slots, std::vector<ExpertKey> uses)
-      : EvictionPolicy(num_slots), uses_(std::move(uses)), next_use_(uses_.size()) {
-    std::unordered_map<ExpertKey, double> next;
-    for (size_t i = uses_.size(); i-- > 0;) {
-      const auto found = next.find(uses_[i]);
-      next_use_[i] = found == next.end() ? std::numeric_limits<double>::infinity() : found->second;
-      next[uses_[i]] = static_cast<double>(i);
-    }
+  Belady(int num_slots, const std::vector<ExpertKey>& uses) : RankedPolicy(num_slots) {
+    for (size_t i = uses.size(); i-- > 0;) to_come_[uses[i]].push_back(static_cast<double>(i));
   }
 
  private:
-  double worth_after_use(ExpertKey key, int64_t use_idx) override {
-    AUGUR_REQUIRE(use_idx < static_cast<int64_t>(uses_.size()) && uses_[use_idx] == key,
-                  "use " + std::to_string(use_idx) + " is of another expert than announced");
-    return -next_use_[use_idx];
+  double worth_after_use(ExpertKey key, int64_t) override {
+    std::vector<double>& places = to_come_[key];
+    AUGUR_REQUIRE(!places.empty(), "a use of expert " + std::to_string(key.expert) + " of layer " +
+                                       std::to_string(key.layer) + " was not announced");
+    places.pop_back();
+    return places.empty() ? -kInfinity : -places.back();
   }
 
-  const std::vector<ExpertKey> uses_;
-  std::vector<double> next_use_;  // of the same expert
+  std::unordered_map<ExpertKey, std::vector<double>> to_come_;  // places of uses, the next one last
+};
+
+class LeastStale final : public EvictionPolicy {
+ public:
+  explicit LeastStale(int num_slots) : EvictionPolicy(num_slots), slots_(num_slots) {}
+
+  int choose_victim(const std::function<bool(int slot)>& is_evictable) const override {
+    for (const auto& [last_use, slot] : unneeded_) {
+      if (is_evictable(slot)) return slot;
+    }
+    for (const bool takes_fresh : {false, true}) {
+      // Who runs now is visited again last, then the layer before it.
+      for (size_t i = 0; i < by_layer_.size(); ++i) {
+        const size_t layer = (layer_ + by_layer_.size() - i) % by_layer_.size();
+        for (const auto& [last_use, slot] : by_layer_[layer]) {
+          if ((slots_[slot].pass == pass_) == takes_fresh && is_evictable(slot)) return slot;
+        }
+      }
+    }
+    return -1;
+  }
+
+ private:
+  struct Slot {
+    int64_t last_use = 0;
+    int64_t pass = 0;
+    bool is_unneeded = false;
+  };
+  using ByLastUse = std::set<std::pair<int64_t, int>>;
+
+  void filled(int slot, ExpertKey key) override {
+    if (by_layer_.size() <= static_cast<size_t>(key.layer)) by_layer_.resize(key.layer + 1);
+    // As if used last in this pass: it was brought for a use to come.
+    slots_[slot] = {std::numeric_limits<int64_t>::max(), pass_, false};
+    list_of(slot, key).emplace(slots_[slot].last_use, slot);
+  }
+  void used(int slot, ExpertKey key, int64_t use_idx) override {
+    list_of(slot, key).erase({slots_[slot].last_use, slot});
+    if (key.layer < layer_) ++pass_;
+    layer_ = key.layer;
+    slots_[slot] = {use_idx, pass_, false};
+    list_of(slot, key).emplace(use_idx, slot);
+  }
+  void unneeded(int slot, ExpertKey key) override {
+    list_of(slot, key).erase({slots_[slot].last_use, slot});
+    slots_[slot].is_unneeded = true;
+    unneeded_.emplace(slots_[slot].last_use, slot);
+  }
+  void evicted(int slot, ExpertKey key) override {
+    list_of(slot, key).erase({slots_[slot].last_use, slot});
+  }
+  ByLastUse& list_of(int slot, ExpertKey key) {
+    return slots_[slot].is_unneeded ? unneeded_ : by_layer_[key.layer];
+  }
+
+  std::vector<Slot> slots_;
+  std::vector<ByLastUse> by_layer_;
+  ByLastUse unneeded_;
+  int layer_ = 0;  // of the last use
+  int64_t pass_ = 0;
 };
 
 }  // namespace
@@ -76,34 +173,29 @@ EvictionPolicy::EvictionPolicy(int num_slots) {
   slots_.resize(num_slots);
 }
 
+ExpertKey EvictionPolicy::key_in(int slot) const {
+  AUGUR_REQUIRE(slots_.at(slot).is_filled, "slot " + std::to_string(slot) + " is empty");
+  return slots_[slot].key;
+}
+
 void EvictionPolicy::on_fill(int slot, ExpertKey key) {
-  Slot& filled = slots_.at(slot);
-  AUGUR_REQUIRE(!filled.is_filled, "slot " + std::to_string(slot) + " is not empty");
-  // Until its first use it is worth more than any other: it was brought for that use.
-  filled = {key, std::numeric_limits<double>::infinity(), true};
-  by_worth_.emplace(filled.worth, slot);
+  AUGUR_REQUIRE(!slots_.at(slot).is_filled, "slot " + std::to_string(slot) + " is not empty");
+  slots_[slot] = {key, true};
+  filled(slot, key);
 }
 
 void EvictionPolicy::on_use(int slot) {
-  Slot& used = slots_.at(slot);
-  AUGUR_REQUIRE(used.is_filled, "slot " + std::to_string(slot) + " is empty");
-  by_worth_.erase({used.worth, slot});
-  used.worth = worth_after_use(used.key, num_uses_++);
-  by_worth_.emplace(used.worth, slot);
+  const ExpertKey key = key_in(slot);
+  used(slot, key, num_uses_++);
+}
+
+void EvictionPolicy::on_unneeded(int slot) {
+  unneeded(slot, key_in(slot));
 }
 
 void EvictionPolicy::on_evict(int slot) {
-  Slot& evicted = slots_.at(slot);
-  AUGUR_REQUIRE(evicted.is_filled, "slot " + std::to_string(slot) + " is empty");
-  by_worth_.erase({evicted.worth, slot});
-  evicted.is_filled = false;
-}
-
-int EvictionPolicy::choose_victim(const std::function<bool(int slot)>& is_evictable) const {
-  for (const auto& [worth, slot] : by_worth_) {
-    if (is_evictable(slot)) return slot;
-  }
-  return -1;
+  evicted(slot, key_in(slot));
+  slots_[slot].is_filled = false;
 }
 
 std::unique_ptr<EvictionPolicy> make_lru_policy(int num_slots) {
@@ -112,8 +204,12 @@ std::unique_ptr<EvictionPolicy> make_lru_policy(int num_slots) {
 std::unique_ptr<EvictionPolicy> make_lfu_policy(int num_slots, double half_life) {
   return std::make_unique<Lfu>(num_slots, half_life);
 }
-std::unique_ptr<EvictionPolicy> make_belady_policy(int num_slots, std::vector<ExpertKey> uses) {
-  return std::make_unique<Belady>(num_slots, std::move(uses));
+std::unique_ptr<EvictionPolicy> make_least_stale_policy(int num_slots) {
+  return std::make_unique<LeastStale>(num_slots);
+}
+std::unique_ptr<EvictionPolicy> make_belady_policy(int num_slots,
+                                                   const std::vector<ExpertKey>& uses) {
+  return std::make_unique<Belady>(num_slots, uses);
 }
 
 }  // namespace augur

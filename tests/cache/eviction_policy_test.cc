@@ -81,6 +81,40 @@ TEST(EvictionPolicyTest, RefusesWhatCannotHappenInAPool) {
   EXPECT_THROW(make_lfu_policy(1, 0), std::logic_error);
 }
 
+TEST(EvictionPolicyTest, WhatWasBroughtInVainGoesFirst) {
+  for (const auto& policy :
+       {make_lru_policy(3), make_lfu_policy(3, 10), make_least_stale_policy(3)}) {
+    for (int slot = 0; slot < 3; ++slot) {
+      policy->on_fill(slot, {slot, 0});
+      if (slot != 1) policy->on_use(slot);
+    }
+    policy->on_unneeded(1);
+    EXPECT_EQ(policy->choose_victim(kAny), 1);
+    policy->on_use(1);  // needed after all
+    EXPECT_NE(policy->choose_victim(kAny), 1);
+    policy->on_unneeded(1);
+    policy->on_evict(1);
+    EXPECT_NE(policy->choose_victim(kAny), 1);
+  }
+}
+
+TEST(LeastStalePolicyTest, GivesUpTheStaleOfTheLayerThatComesAgainLast) {
+  const auto policy = make_least_stale_policy(6);
+  // Two passes of three layers; slot 2 * layer is used in both, 2 * layer + 1 in the first.
+  for (int slot = 0; slot < 6; ++slot) {
+    policy->on_fill(slot, {slot / 2, slot % 2});
+    policy->on_use(slot);
+  }
+  for (const int slot : {0, 2}) policy->on_use(slot);
+  // The second pass stands at layer 1; the stale ones are 1, 3 and, not reached yet, 4 and 5.
+  std::vector<int> order;
+  for (int i = 0; i < 6; ++i) {
+    order.push_back(policy->choose_victim(kAny));
+    policy->on_evict(order.back());
+  }
+  EXPECT_EQ(order, (std::vector<int>{3, 1, 4, 5, 2, 0}));
+}
+
 TEST(LfuPolicyTest, KeepsTheFrequentOverTheRecent) {
   const auto policy = make_lfu_policy(2, /*half_life=*/1e6);
   Pool pool(2, *policy);
