@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <numeric>
 
 namespace augur {
@@ -39,6 +40,14 @@ std::optional<int64_t> parse_integer(std::string_view text) {
   int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || text.empty()) return {};
+  return number;
+}
+
+/// A finite decimal number, likewise.
+std::optional<double> parse_real(std::string_view text) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number)) return {};
   return number;
 }
 
@@ -115,32 +124,35 @@ std::string_view parent_part(std::string_view path) {
 
 std::string accepted_values(const ConfigField& field) {
   const FieldRule& rule = field.rule;
-  return std::visit(Overloaded{[](bool*) -> std::string { return "true or false"; },
-                               [](std::string*) -> std::string { return "text"; },
-                               [](const EnumRef& choice) {
-                                 std::string words;
-                                 for (size_t i = 0; i < choice.words.size(); ++i) {
-                                   if (i > 0) words += i + 1 == choice.words.size() ? " or " : ", ";
-                                   words += choice.words[i];
-                                 }
-                                 return words;
-                               },
-                               [&](int64_t*) {
-                                 const bool has_min = rule.min != FieldRule{}.min;
-                                 const bool has_max = rule.max != FieldRule{}.max;
-                                 std::string text =
-                                     rule.is_bytes ? "bytes, or a size such as 512MiB or 8GiB"
-                                     : rule.multiple_of > 1
-                                         ? "a multiple of " + std::to_string(rule.multiple_of)
-                                         : "a whole number";
-                                 if (has_min && has_max)
-                                   text += " from " + std::to_string(rule.min) + " to " +
-                                           std::to_string(rule.max);
-                                 else if (has_min)
-                                   text += ", at least " + std::to_string(rule.min);
-                                 return text;
-                               }},
-                    field.value);
+  return std::visit(
+      Overloaded{
+          [](bool*) -> std::string { return "true or false"; },
+          [](std::string*) -> std::string { return "text"; },
+          [](const EnumRef& choice) {
+            std::string words;
+            for (size_t i = 0; i < choice.words.size(); ++i) {
+              if (i > 0) words += i + 1 == choice.words.size() ? " or " : ", ";
+              words += choice.words[i];
+            }
+            return words;
+          },
+          [&](double*) {
+            return "a number from " + std::to_string(rule.min) + " to " + std::to_string(rule.max);
+          },
+          [&](int64_t*) {
+            const bool has_min = rule.min != FieldRule{}.min;
+            const bool has_max = rule.max != FieldRule{}.max;
+            std::string text = rule.is_bytes ? "bytes, or a size such as 512MiB or 8GiB"
+                               : rule.multiple_of > 1
+                                   ? "a multiple of " + std::to_string(rule.multiple_of)
+                                   : "a whole number";
+            if (has_min && has_max)
+              text += " from " + std::to_string(rule.min) + " to " + std::to_string(rule.max);
+            else if (has_min)
+              text += ", at least " + std::to_string(rule.min);
+            return text;
+          }},
+      field.value);
 }
 
 std::string format_value(const ConfigField& field) {
@@ -148,6 +160,11 @@ std::string format_value(const ConfigField& field) {
       Overloaded{[](bool* value) -> std::string { return *value ? "true" : "false"; },
                  [](std::string* value) { return yaml_string(*value); },
                  [](const EnumRef& choice) { return std::string(choice.words[*choice.value]); },
+                 [](double* value) {
+                   std::array<char, 32> text;
+                   const auto end = std::to_chars(text.data(), text.data() + text.size(), *value);
+                   return std::string(text.data(), end.ptr);
+                 },
                  [&](int64_t* value) {
                    return field.rule.is_bytes ? format_bytes(*value) : std::to_string(*value);
                  }},
@@ -171,6 +188,15 @@ std::optional<std::string> parse_value(const ConfigField& field,
                    const auto word = std::find(choice.words.begin(), choice.words.end(), text);
                    if (word == choice.words.end()) return false;
                    *choice.value = static_cast<uint8_t>(word - choice.words.begin());
+                   return true;
+                 },
+                 [&](double* value) {
+                   const std::optional<double> number = is_quoted ? std::nullopt : parse_real(text);
+                   if (!number || *number < static_cast<double>(field.rule.min) ||
+                       *number > static_cast<double>(field.rule.max)) {
+                     return false;
+                   }
+                   *value = *number;
                    return true;
                  },
                  [&](int64_t* value) {

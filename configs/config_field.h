@@ -43,7 +43,7 @@ struct ConfigField {
   std::string path;  // "kv_cache.block_size"
   std::string_view help;
   FieldRule rule;
-  std::variant<bool*, int64_t*, std::string*, EnumRef> value;
+  std::variant<bool*, int64_t*, double*, std::string*, EnumRef> value;
 };
 
 /// A struct within the config: "kv_cache".

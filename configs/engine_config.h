@@ -15,6 +15,9 @@ namespace augur {
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class PrecisionChoice : uint8_t { kAuto, kBF16, kReference };
 enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
+enum class EvictionChoice : uint8_t { kLru, kLfu, kLeastStale };
+enum class RouteMode : uint8_t { kPrefetch, kServe };
+enum class ProjectionChoice : uint8_t { kPca, kRandom };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
 /// The words for an enum's values, in their order.
@@ -28,6 +31,13 @@ inline constexpr std::array<std::string_view, 3> kEnumWords<PrecisionChoice>{"au
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<IsaChoice>{"auto", "portable", "avx2",
                                                                        "avx512", "amx"};
+template <>
+inline constexpr std::array<std::string_view, 3> kEnumWords<EvictionChoice>{"lru", "lfu",
+                                                                            "least_stale"};
+template <>
+inline constexpr std::array<std::string_view, 2> kEnumWords<RouteMode>{"prefetch", "serve"};
+template <>
+inline constexpr std::array<std::string_view, 2> kEnumWords<ProjectionChoice>{"pca", "random"};
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<LogLevel>{"debug", "info", "warning",
                                                                       "error", "off"};
@@ -50,6 +60,8 @@ struct ExecutionConfig {
   bool pin_threads = true;
   int64_t max_batch_size = 64;
   int64_t max_tokens_per_step = 0;
+  int64_t prefetch_workers = 2;
+  std::string routing_trace;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
@@ -70,6 +82,118 @@ struct ExecutionConfig {
           "tokens computed in one step, prompts and generated ones together; at least "
           "max_batch_size; 0: 2048 on a CPU, 8192 on a CUDA device",
           between(0, 1048576));
+    visit("prefetch_workers", &ExecutionConfig::prefetch_workers,
+          "threads that read experts into the pool", between(1, 64));
+    visit(
+        "routing_trace", &ExecutionConfig::routing_trace,
+        "for benchmarks: a recorded routing trace whose choices replace the gates'; the output is "
+        "then meaningless; empty: the gates choose");
+  }
+};
+
+struct ExpertCacheConfig {
+  int64_t device_bytes = 0;
+  EvictionChoice policy = EvictionChoice::kLru;
+  std::string packed_file;
+  bool direct_io = true;
+  bool verify = false;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("device_bytes", &ExpertCacheConfig::device_bytes,
+          "memory for the pool of experts; 0: all experts stay in memory", bytes_at_least(0));
+    visit(
+        "policy", &ExpertCacheConfig::policy,
+        "which expert gives way: lru: the least recently used, lfu: the least frequently used, "
+        "uses fading, least_stale: of those not used in this step the one whose layer comes last");
+    visit("packed_file", &ExpertCacheConfig::packed_file,
+          "file that augur-pack wrote, to read experts from; empty: the checkpoint's own files");
+    visit("direct_io", &ExpertCacheConfig::direct_io,
+          "read experts past the page cache, where the file system can");
+    visit("verify", &ExpertCacheConfig::verify,
+          "check the checksum of every block read from a packed file");
+  }
+};
+
+struct ExpertRouteConfig {
+  bool enabled = false;
+  RouteMode mode = RouteMode::kPrefetch;
+  bool exact = false;
+  int64_t capacity = 65536;
+  int64_t dims = 16;
+  double similarity_threshold = 0.92;
+  double min_agreement = 0.9;
+  ProjectionChoice projection = ProjectionChoice::kPca;
+  int64_t fit_tokens = 1024;
+  std::string projection_file;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("enabled", &ExpertRouteConfig::enabled,
+          "remember gate decisions by reduced hidden state (docs/route-cache.md)");
+    visit("mode", &ExpertRouteConfig::mode,
+          "prefetch: hits foretell later layers, exact; serve: hits skip the gate, lossy");
+    visit("exact", &ExpertRouteConfig::exact,
+          "remember by the tokens before instead: the same prefix has the same routes, so that "
+          "nothing changes in either mode");
+    visit("capacity", &ExpertRouteConfig::capacity, "decisions kept, all layers together",
+          between(1, int64_t{1} << 26));
+    visit("dims", &ExpertRouteConfig::dims, "values a hidden state is reduced to", between(3, 64));
+    visit("similarity_threshold", &ExpertRouteConfig::similarity_threshold,
+          "cosine from which a kept decision counts as a hit, to begin with; it adapts to the "
+          "agreement measured",
+          between(0, 1));
+    visit("min_agreement", &ExpertRouteConfig::min_agreement,
+          "share of experts in common with the gate's below which a layer's threshold rises and, "
+          "at its bound, serving ends",
+          between(0, 1));
+    visit("projection", &ExpertRouteConfig::projection,
+          "how states are reduced: the principal components of the first fit_tokens, or random");
+    visit("fit_tokens", &ExpertRouteConfig::fit_tokens,
+          "tokens of a layer that the components are fitted on", between(64, 65536));
+    visit("projection_file", &ExpertRouteConfig::projection_file,
+          "file to load the components from, or to write them to once fitted where it is not "
+          "there; empty: neither");
+  }
+};
+
+struct CacheConfig {
+  ExpertCacheConfig experts;
+  ExpertRouteConfig expert_route;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("experts", &CacheConfig::experts, "The pool of experts (docs/expert-memory.md).");
+    visit("expert_route", &CacheConfig::expert_route, "The route cache.");
+  }
+};
+
+struct PrefetchConfig {
+  bool enabled = true;
+  int64_t distance = 2;
+  bool gate_lookahead = true;
+  bool transition = true;
+  bool recency = true;
+  bool prompt_signature = true;
+  bool adapts = true;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("enabled", &PrefetchConfig::enabled,
+          "read experts before they are wanted, where they do not all stay in memory");
+    visit("distance", &PrefetchConfig::distance, "layers with experts to look ahead",
+          between(1, 8));
+    visit("gate_lookahead", &PrefetchConfig::gate_lookahead,
+          "guess by the later layers' gates on this layer's hidden state");
+    visit("transition", &PrefetchConfig::transition,
+          "guess by which experts followed those of this layer so far");
+    visit("recency", &PrefetchConfig::recency, "guess what the last tokens used");
+    visit("prompt_signature", &PrefetchConfig::prompt_signature,
+          "guess what the prompt used, when it was last seen and since");
+    visit(
+        "adapts", &PrefetchConfig::adapts,
+        "measure what reading ahead gains and do as much as helps, nothing where it costs; false: "
+        "always as much as has room");
   }
 };
 
@@ -103,6 +227,8 @@ struct LoggingConfig {
 struct EngineConfig {
   ModelPathConfig model;
   ExecutionConfig execution;
+  CacheConfig cache;
+  PrefetchConfig prefetch;
   KvCacheConfig kv_cache;
   LoggingConfig logging;
 
@@ -110,6 +236,8 @@ struct EngineConfig {
   static void visit_fields(Visitor& visit) {
     visit("model", &EngineConfig::model, "Which model.");
     visit("execution", &EngineConfig::execution, "How it runs.");
+    visit("cache", &EngineConfig::cache, "What is kept of experts and of gate decisions.");
+    visit("prefetch", &EngineConfig::prefetch, "Reading experts before they are wanted.");
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }

@@ -1,6 +1,8 @@
 #include "kernels/cpu/moe.h"
 
 #include <algorithm>
+#include <numeric>
+#include <span>
 #include <string>
 
 #include "kernels/cpu/gemm_plan.h"
@@ -19,7 +21,7 @@ constexpr int64_t kSerialCopyBytes = 128 << 10;
 
 // The tokens of one expert, or all tokens for the shared expert.
 struct Segment {
-  MlpWeights weights;
+  MlpWeights weights;   // set once the expert is in its slot
   const int32_t* rows;  // of x; null: all in order
   int64_t num_tokens;
   std::byte* tokens;  // packed
@@ -58,20 +60,21 @@ class Pass {
     sort_by_expert();
     make_segments();
     pack();
-    const int64_t num_blocks = cut_blocks(tokens_per_block(unit_, num_col_tiles(hidden_size_)));
+    if (args_.feed != nullptr) {
+      run_fed();
+      combine_all();
+      return;
+    }
+    for (int64_t i = 0; i < num_experts_used_; ++i) find_weights(i);
+    activate_all();
+    const int64_t num_blocks = cut_blocks(most_tokens());
     gate_up(num_blocks);
-    const int64_t intermediate_size = args_.table.layout.intermediate_size;
     const int64_t num_rows = num_tokens_ * args_.top_k;
-    if (num_rows * intermediate_size * 2 <= kFusedGatedBytes) {
+    if (num_rows * args_.table.layout.intermediate_size * 2 <= kFusedGatedBytes) {
       down_and_combine();
     } else {
       down(num_blocks);
-      pool_.parallel_for((num_tokens_ + kTokensPerCombine - 1) / kTokensPerCombine,
-                         [&](int64_t chunk_idx, int) {
-                           const int64_t first = chunk_idx * kTokensPerCombine;
-                           const int64_t end = std::min(num_tokens_, first + kTokensPerCombine);
-                           combine(first, end, 0, hidden_size_);
-                         });
+      combine_all();
     }
   }
 
@@ -101,24 +104,71 @@ class Pass {
     starts_[0] = 0;
   }
 
+  // The experts run in the groups they come in; the shared one while the first are on their way.
+  void run_fed() {
+    args_.feed->begin({used_, static_cast<size_t>(num_experts_used_)});
+    if (num_segments_ > num_experts_used_) {
+      active_[0] = static_cast<int32_t>(num_experts_used_);
+      run_active(1);
+    }
+    for (int64_t num_run = 0; num_run < num_experts_used_;) {
+      const std::span<const int32_t> experts = args_.feed->next();
+      AUGUR_REQUIRE(
+          !experts.empty() && num_run + static_cast<int64_t>(experts.size()) <= num_experts_used_,
+          std::to_string(experts.size()) + " experts came");
+      for (size_t i = 0; i < experts.size(); ++i) {
+        const int32_t* const end = used_ + num_experts_used_;
+        const int32_t* const found = std::lower_bound<const int32_t*>(used_, end, experts[i]);
+        AUGUR_REQUIRE(found != end && *found == experts[i],
+                      "expert " + std::to_string(experts[i]) + " is not wanted");
+        active_[i] = static_cast<int32_t>(found - used_);
+        find_weights(active_[i]);
+      }
+      run_active(static_cast<int64_t>(experts.size()));
+      num_run += static_cast<int64_t>(experts.size());
+    }
+  }
+
+  void run_active(int64_t count) {
+    num_active_ = count;
+    const int64_t num_blocks = cut_blocks(most_tokens());
+    gate_up(num_blocks);
+    down(num_blocks);
+  }
+
+  void activate_all() {
+    num_active_ = num_segments_;
+    std::iota(active_, active_ + num_active_, 0);
+  }
+
+  int64_t most_tokens() const { return tokens_per_block(unit_, num_col_tiles(hidden_size_)); }
+
+  void find_weights(int64_t segment_idx) {
+    const ExpertTable& table = args_.table;
+    const int32_t expert = used_[segment_idx];
+    const int32_t slot = table.slot_of_expert[expert];
+    AUGUR_REQUIRE(slot >= 0, "expert " + std::to_string(expert) + " has no slot");
+    segments_[segment_idx].weights =
+        table.layout.view(table.slots + slot * table.layout.block_bytes);
+  }
+
   void make_segments() {
-    const ExpertLayout& layout = args_.table.layout;
     const int num_experts = args_.table.num_experts;
     const bool has_shared = args_.shared.gate.data != nullptr;
-    segments_ =
-        carver_.take_array<Segment>(std::min<int64_t>(num_experts, num_tokens_ * args_.top_k) + 1);
+    const int64_t most_used = std::min<int64_t>(num_experts, num_tokens_ * args_.top_k);
+    segments_ = carver_.take_array<Segment>(most_used + 1);
+    used_ = carver_.take_array<int32_t>(most_used);
+    active_ = carver_.take_array<int32_t>(most_used + 1);
     results_ = carver_.take_array<float>(num_tokens_ * args_.top_k * result_stride_);
     for (int expert = 0; expert < num_experts; ++expert) {
       const int64_t count = starts_[expert + 1] - starts_[expert];
       if (count == 0) continue;
-      const int32_t slot = args_.table.slot_of_expert[expert];
-      AUGUR_REQUIRE(slot >= 0, "expert " + std::to_string(expert) + " has no slot");
+      used_[num_segments_] = expert;
       Segment& segment = segments_[num_segments_++];
-      segment.weights = layout.view(args_.table.slots + slot * layout.block_bytes);
       segment.rows = rows_ + starts_[expert];
       segment.num_tokens = count;
       segment.results = results_ + starts_[expert] * result_stride_;
-      take_packed(segment);
+      take_packed(segment, args_.table.layout.intermediate_size);
     }
     num_experts_used_ = num_segments_;
     if (!has_shared) return;
@@ -127,29 +177,31 @@ class Pass {
     segment.rows = nullptr;
     segment.num_tokens = num_tokens_;
     segment.results = carver_.take_array<float>(num_tokens_ * result_stride_);
-    take_packed(segment);
+    take_packed(segment, args_.shared.gate.num_rows);
   }
 
-  void take_packed(Segment& segment) {
+  void take_packed(Segment& segment, int64_t intermediate_size) {
     segment.tokens =
         carver_.take(unit_.packed_bytes(segment.num_tokens, num_col_tiles(hidden_size_)));
-    segment.gated = carver_.take(
-        unit_.packed_bytes(segment.num_tokens, num_col_tiles(segment.weights.gate.num_rows)));
+    segment.gated =
+        carver_.take(unit_.packed_bytes(segment.num_tokens, num_col_tiles(intermediate_size)));
   }
 
-  // Fills blocks_ with the segments' tokens in blocks of nearly equal size; returns how many.
+  // Fills blocks_ with the active segments' tokens in blocks of nearly equal size; returns how
+  // many.
   int64_t cut_blocks(int64_t most) {
     if (blocks_ == nullptr) {
       const int64_t num_rows = num_tokens_ * (args_.top_k + 1);
       blocks_ = carver_.take_array<TokenBlock>(max_blocks(num_rows, num_segments_, kCopyTokens));
     }
     int64_t num_blocks = 0;
-    for (int64_t i = 0; i < num_segments_; ++i) {
+    for (int64_t a = 0; a < num_active_; ++a) {
+      const int32_t i = active_[a];
       const int64_t count = segments_[i].num_tokens;
       const int64_t num_parts = (count + most - 1) / most;
       const int64_t part = align_up((count + num_parts - 1) / num_parts, unit_.token_group);
       for (int64_t first = 0; first < count; first += part) {
-        blocks_[num_blocks++] = {static_cast<int32_t>(i), static_cast<int32_t>(first),
+        blocks_[num_blocks++] = {i, static_cast<int32_t>(first),
                                  static_cast<int32_t>(std::min(part, count - first))};
       }
     }
@@ -170,6 +222,7 @@ class Pass {
       pack_args.to = segment.tokens;
       unit_.pack_tokens(pack_args);
     };
+    activate_all();
     const int64_t num_blocks = cut_blocks(kCopyTokens);
     if (num_rows * hidden_size_ * 2 <= kSerialCopyBytes) {
       for (int64_t i = 0; i < num_blocks; ++i) pack_block(blocks_[i]);
@@ -255,6 +308,15 @@ class Pass {
         std::min(num_panels, (cut + 1) * num_groups / num_cuts * group) - block.first_panel;
   }
 
+  void combine_all() {
+    pool_.parallel_for((num_tokens_ + kTokensPerCombine - 1) / kTokensPerCombine,
+                       [&](int64_t chunk_idx, int) {
+                         const int64_t first = chunk_idx * kTokensPerCombine;
+                         const int64_t end = std::min(num_tokens_, first + kTokensPerCombine);
+                         combine(first, end, 0, hidden_size_);
+                       });
+  }
+
   void combine(int64_t first_token, int64_t end_token, int64_t first_col, int64_t end_col) const {
     const bool has_shared = num_segments_ > num_experts_used_;
     CombineArgs combine_args;
@@ -288,6 +350,9 @@ class Pass {
   Segment* segments_ = nullptr;         // the experts used, then the shared one
   int64_t num_segments_ = 0;
   int64_t num_experts_used_ = 0;
+  int32_t* used_ = nullptr;    // the experts of the segments, rising
+  int32_t* active_ = nullptr;  // segments that run together
+  int64_t num_active_ = 0;
   float* results_ = nullptr;  // [num_tokens * top_k, hidden], by place
   TokenBlock* blocks_ = nullptr;
 };
@@ -307,6 +372,7 @@ int64_t moe_scratch_bytes(const MoeLimits& limits, Isa isa) {
   };
   int64_t bytes = padded((limits.num_experts + 1) * 4) + 2 * padded(num_rows * 4);
   bytes += padded((num_used + 1) * static_cast<int64_t>(sizeof(Segment)));
+  bytes += padded(num_used * 4) + padded((num_used + 1) * 4);
   bytes += padded(max_blocks(num_rows + num_tokens, num_used + 1, kCopyTokens) *
                   static_cast<int64_t>(sizeof(TokenBlock)));
   bytes += padded(num_rows * align_up(limits.hidden_size, kTileRows) * 4);

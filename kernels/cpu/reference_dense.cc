@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string>
 
 #include "kernels/cpu/reference_checks.h"
@@ -104,6 +105,47 @@ MlpWeights expert_weights(const ExpertTable& table, int32_t expert) {
   return table.layout.view(table.slots + table.slot_of_expert[expert] * table.layout.block_bytes);
 }
 
+// Leaves the results of these experts, each on the rows that chose it, in expert_outputs() by
+// choice.
+void run_experts(const MoeArgs& args,
+                 const Tensor& x,
+                 std::span<const int32_t> experts,
+                 const ReferenceScratch& scratch,
+                 WorkerPool& pool) {
+  const int64_t hidden = args.table.layout.hidden_size;
+  const int64_t intermediate = args.table.layout.intermediate_size;
+  const auto num_active = static_cast<int64_t>(experts.size());
+  const auto expert_rows = [&](int32_t expert, int64_t* start) {
+    *start = scratch.expert_starts()[expert];
+    return scratch.expert_starts()[expert + 1] - *start;
+  };
+
+  const int64_t inner_panels = (intermediate + kLanes - 1) / kLanes;
+  pool.parallel_for(num_active * inner_panels, [&](int64_t chunk_idx, int worker_idx) {
+    const int32_t expert = experts[chunk_idx / inner_panels];
+    int64_t start = 0;
+    const int64_t count = expert_rows(expert, &start);
+    gated_panel(
+        expert_weights(args.table, expert), chunk_idx % inner_panels,
+        {static_cast<const float*>(x.data), x.row_stride, count, scratch.sorted_tokens() + start},
+        scratch.panel(worker_idx), scratch.intermediate() + start * intermediate, intermediate);
+  });
+
+  const int64_t outer_panels = (hidden + kLanes - 1) / kLanes;
+  pool.parallel_for(num_active * outer_panels, [&](int64_t chunk_idx, int worker_idx) {
+    const int32_t expert = experts[chunk_idx / outer_panels];
+    int64_t start = 0;
+    const int64_t count = expert_rows(expert, &start);
+    const auto store = [&](int64_t i, int64_t first, int64_t num_values, const float* values) {
+      const int64_t choice = scratch.sorted_choices()[start + i];
+      std::copy(values, values + num_values, scratch.expert_outputs() + choice * hidden + first);
+    };
+    multiply_panel(expert_weights(args.table, expert).down, chunk_idx % outer_panels,
+                   {scratch.intermediate() + start * intermediate, intermediate, count},
+                   scratch.panel(worker_idx), store);
+  });
+}
+
 void moe_slab(const MoeArgs& args,
               int64_t first_token,
               int64_t num_tokens,
@@ -111,39 +153,20 @@ void moe_slab(const MoeArgs& args,
               WorkerPool& pool) {
   const int64_t num_active = sort_by_expert(args, first_token, num_tokens, scratch);
   const int64_t hidden = args.table.layout.hidden_size;
-  const int64_t intermediate = args.table.layout.intermediate_size;
   const Tensor x = args.x.rows(first_token, num_tokens);
-  const auto expert_rows = [&](int64_t active_idx, int64_t* start) {
-    const int32_t expert = scratch.active_experts()[active_idx];
-    *start = scratch.expert_starts()[expert];
-    return scratch.expert_starts()[expert + 1] - *start;
-  };
-
-  const int64_t inner_panels = (intermediate + kLanes - 1) / kLanes;
-  pool.parallel_for(num_active * inner_panels, [&](int64_t chunk_idx, int worker_idx) {
-    int64_t start = 0;
-    const int64_t count = expert_rows(chunk_idx / inner_panels, &start);
-    gated_panel(
-        expert_weights(args.table, scratch.active_experts()[chunk_idx / inner_panels]),
-        chunk_idx % inner_panels,
-        {static_cast<const float*>(x.data), x.row_stride, count, scratch.sorted_tokens() + start},
-        scratch.panel(worker_idx), scratch.intermediate() + start * intermediate, intermediate);
-  });
-
-  const int64_t outer_panels = (hidden + kLanes - 1) / kLanes;
-  pool.parallel_for(num_active * outer_panels, [&](int64_t chunk_idx, int worker_idx) {
-    int64_t start = 0;
-    const int64_t count = expert_rows(chunk_idx / outer_panels, &start);
-    const auto store = [&](int64_t i, int64_t first, int64_t num_values, const float* values) {
-      const int64_t choice = scratch.sorted_choices()[start + i];
-      std::copy(values, values + num_values, scratch.expert_outputs() + choice * hidden + first);
-    };
-    multiply_panel(
-        expert_weights(args.table, scratch.active_experts()[chunk_idx / outer_panels]).down,
-        chunk_idx % outer_panels,
-        {scratch.intermediate() + start * intermediate, intermediate, count},
-        scratch.panel(worker_idx), store);
-  });
+  const std::span<const int32_t> active(scratch.active_experts(), num_active);
+  if (args.feed == nullptr) {
+    run_experts(args, x, active, scratch, pool);
+  } else {
+    args.feed->begin(active);
+    for (size_t num_run = 0; num_run < active.size();) {
+      const std::span<const int32_t> experts = args.feed->next();
+      AUGUR_REQUIRE(!experts.empty() && num_run + experts.size() <= active.size(),
+                    std::to_string(experts.size()) + " experts came");
+      run_experts(args, x, experts, scratch, pool);
+      num_run += experts.size();
+    }
+  }
 
   pool.parallel_for(num_tokens, [&](int64_t token, int) {
     float* const out = args.out.row<float>(first_token + token);

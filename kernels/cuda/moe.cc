@@ -148,6 +148,7 @@ void mlp(const MlpArgs& args, const MoeMemory& memory, cudaStream_t stream) {
 }
 
 void moe(const MoeArgs& args, const MoeMemory& memory, cudaStream_t stream) {
+  AUGUR_REQUIRE(args.feed == nullptr, "experts cannot be fed from the host");
   const int64_t num_tokens = args.x.num_rows;
   if (num_tokens == 0) return;
   const int64_t hidden = args.table.layout.hidden_size;

@@ -45,6 +45,22 @@ TEST(ConfigField, ARefusedValueLeavesTheFieldAsItWas) {
   EXPECT_EQ(config.kv_cache.block_size, 48);
 }
 
+TEST(ConfigField, TakesNumbersWithAFraction) {
+  EngineConfig config;
+  const ConfigSchema schema = list_fields(config);
+  const ConfigField& field = *schema.find_field("cache.expert_route.similarity_threshold");
+  EXPECT_EQ(format_value(field), "0.92");
+  EXPECT_EQ(parse_value(field, "0.985", false), std::nullopt);
+  EXPECT_EQ(config.cache.expert_route.similarity_threshold, 0.985);
+  EXPECT_EQ(parse_value(field, "1", false), std::nullopt);
+  for (const char* text : {"1.01", "-0.1", "nan", "inf", "0.5x", "", "1e999", "0x1"}) {
+    EXPECT_EQ(parse_value(field, text, false),
+              "found \"" + std::string(text) + "\", accepted: a number from 0 to 1");
+  }
+  EXPECT_NE(parse_value(field, "0.5", /*is_quoted=*/true), std::nullopt);
+  EXPECT_EQ(config.cache.expert_route.similarity_threshold, 1);
+}
+
 TEST(ConfigField, WritesBytesInTheLargestUnitThatDividesThem) {
   EngineConfig config;
   const ConfigSchema schema = list_fields(config);

@@ -1,6 +1,9 @@
 // The router and the experts.
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <numeric>
+#include <random>
 
 #include "tests/kernels/ops_contract.h"
 
@@ -168,13 +171,63 @@ MoeChoices random_choices(const MoeProblem& problem, int64_t num_tokens) {
   return choices;
 }
 
-// Tokens [first, first + count) of the problem; experts lie in the slots that slot_seed shuffles.
+// Experts that come one to three at a time, in any order, into two or three slots; between their
+// turns the slots hold rubbish.
+class SmallPool : public ExpertFeed {
+ public:
+  SmallPool(std::byte* blocks, const ExpertLayout& layout, int num_experts, uint64_t seed)
+      : blocks_(blocks),
+        layout_(layout),
+        random_(seed),
+        memory_(kSlots * layout.block_bytes + 64),
+        slot_of_(num_experts, -1) {}
+
+  ExpertTable table() {
+    auto* const base =
+        reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) / 64 * 64);
+    return {base, layout_, slot_of_.data(), static_cast<int>(slot_of_.size())};
+  }
+  void begin(std::span<const int32_t> experts) override {
+    EXPECT_TRUE(std::is_sorted(experts.begin(), experts.end()));
+    EXPECT_TRUE(wanted_.empty()) << "all of the part before were run";
+    wanted_.assign(experts.begin(), experts.end());
+    std::shuffle(wanted_.begin(), wanted_.end(), random_);
+  }
+  std::span<const int32_t> next() override {
+    std::fill(slot_of_.begin(), slot_of_.end(), -1);
+    std::fill(memory_.begin(), memory_.end(), std::byte{0x7f});
+    given_.clear();
+    const size_t count = std::min<size_t>(1 + random_() % kSlots, wanted_.size());
+    for (size_t slot = 0; slot < count; ++slot) {
+      given_.push_back(wanted_.back());
+      wanted_.pop_back();
+      slot_of_[given_.back()] = static_cast<int32_t>(slot);
+      std::memcpy(const_cast<std::byte*>(table().slots) + slot * layout_.block_bytes,
+                  blocks_ + given_.back() * layout_.block_bytes, layout_.block_bytes);
+    }
+    return given_;
+  }
+
+ private:
+  static constexpr int kSlots = 3;
+
+  const std::byte* const blocks_;  // by expert
+  const ExpertLayout layout_;
+  std::mt19937_64 random_;
+  std::vector<std::byte> memory_;
+  std::vector<int32_t> slot_of_;
+  std::vector<int32_t> wanted_, given_;
+};
+
+// Tokens [first, first + count) of the problem; experts lie in the slots that slot_seed shuffles,
+// or, fed, come into a small pool in an order that it shuffles.
 std::vector<float> run_moe(Ops& ops,
                            const MoeProblem& problem,
                            const MoeChoices& choices,
                            int64_t first,
                            int64_t count,
-                           uint64_t slot_seed) {
+                           uint64_t slot_seed,
+                           bool is_fed = false) {
   const int64_t hidden = problem.hidden;
   Arena arena(ops);
   const auto part = [&](const auto& values, int64_t num_cols) {
@@ -185,6 +238,7 @@ std::vector<float> run_moe(Ops& ops,
   const int num_slots = problem.num_experts + 2;
   std::vector<int32_t> slots = random_order(num_slots, slot_seed);
   slots.resize(problem.num_experts);
+  if (is_fed) std::iota(slots.begin(), slots.end(), 0);
   std::byte* const pool = arena.zeros(num_slots * layout.block_bytes);
   for (int e = 0; e < problem.num_experts; ++e) {
     std::byte* const block = pool + slots[e] * layout.block_bytes;
@@ -208,6 +262,11 @@ std::vector<float> run_moe(Ops& ops,
         arena.pack(MatrixUse::kMlp, random_values(size, 43), problem.shared_intermediate, hidden),
         arena.pack(MatrixUse::kMlp, random_values(size, 44), problem.shared_intermediate, hidden),
         arena.pack(MatrixUse::kMlp, random_values(size, 45), hidden, problem.shared_intermediate)};
+  }
+  SmallPool feed(pool, layout, problem.num_experts, slot_seed);
+  if (is_fed) {
+    args.feed = &feed;
+    args.table = feed.table();
   }
   args.out = arena.result(count, hidden, DType::kF32);
   ops.moe(args);
@@ -255,6 +314,22 @@ TEST_P(OpsContract, MoeDoesNotDependOnTheBatchOrTheSlots) {
           run_moe(*ops_, problem, choices, first, count, 2),
           std::span(all).subspan(first * problem.hidden, count * problem.hidden), problem.hidden))
           << problem.name << ", " << count << " tokens from " << first;
+    }
+  }
+}
+
+TEST_P(OpsContract, MoeIsTheSameHoweverExpertsAreFed) {
+  if (!ops_->uses_host_memory()) GTEST_SKIP() << "takes no feed";
+  for (const MoeProblem& problem : moe_problems()) {
+    for (const int64_t num_tokens : {1, 2, 9, 40, 300}) {
+      const MoeChoices choices = random_choices(problem, num_tokens);
+      const std::vector<float> expected = run_moe(*ops_, problem, choices, 0, num_tokens, 1);
+      for (const uint64_t seed : {5, 6}) {
+        EXPECT_TRUE(
+            are_same_rows(run_moe(*ops_, problem, choices, 0, num_tokens, seed, /*is_fed=*/true),
+                          expected, problem.hidden))
+            << problem.name << ", " << num_tokens << " tokens";
+      }
     }
   }
 }
