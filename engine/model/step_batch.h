@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/sampling.h"
@@ -32,11 +35,22 @@ struct StepBatch {
   std::vector<int32_t> context_len;  // [num_seqs]
   std::vector<int32_t> block_table;  // [num_seqs, block_table_stride], -1 past a sequence's blocks
   int64_t block_table_stride = 0;
+  // [num_seqs], or empty where nobody watches routing: a number for each sequence that no other
+  // has.
+  std::vector<int64_t> sequence_ids;
   int num_decode_seqs = 0;           // the first so many sequences have one row each
   std::vector<LogitRow> logit_rows;  // by rising row_idx, one a row; up to num_tokens of them
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
   int num_seqs() const { return static_cast<int>(context_len.size()); }
+};
+
+/// A step that could not be run because of some of its sequences; without them it can be.
+class StepFailed : public std::runtime_error {
+ public:
+  StepFailed(std::vector<int> failed_seqs, const std::string& reason)
+      : std::runtime_error(reason), seqs(std::move(failed_seqs)) {}
+  std::vector<int> seqs;  // of the batch, rising
 };
 
 struct TokenLogprob {
@@ -70,7 +84,7 @@ class ModelRunner {
   virtual ~ModelRunner() = default;
   virtual const Limits& limits() const = 0;
   /// Queues one step. `batch` may be changed at once; the spans of its sampling rows too.
-  /// Requires fewer than kMaxSteps steps under way.
+  /// Requires fewer than kMaxSteps steps under way. Throws StepFailed, and has queued nothing then.
   virtual void launch(const StepBatch& batch) = 0;
   /// Waits for the oldest step under way; `results` gets an entry per logit row, in their order.
   virtual void collect(std::vector<LogitResult>& results) = 0;

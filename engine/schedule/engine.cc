@@ -108,11 +108,13 @@ class Engine::Impl {
   };
 
   void init_sequence(ActiveRequest& active, Sequence& sequence) const;
-  void launch(Flight& flight);
+  /// Returns false when the step failed; the requests that it failed for have ended then.
+  bool launch(Flight& flight);
   /// Plans the step after one that is under way, whose sampled tokens are not known yet. Empty when
   /// that cannot be done without them, or would keep others waiting.
   void plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan);
   void count_rows(const std::vector<ScheduledRows>& plan);
+  void fail(const Flight& flight, const StepFailed& error);
   void collect(const Flight& flight);
   void drop_flights();
   void forget(const Sequence& sequence);
@@ -209,7 +211,10 @@ bool Engine::Impl::step() {
   if (num_flights_ == 0) {
     flights_[0].plan = scheduler_.plan();
     AUGUR_REQUIRE(!flights_[0].plan.empty(), "there are requests, but nothing could be scheduled");
-    launch(flights_[0]);
+    if (!launch(flights_[0])) {
+      deliver();
+      return true;
+    }
   }
   // The next step is queued before the results of this one are there: the device goes on while the
   // host reads them.
@@ -239,14 +244,35 @@ bool Engine::Impl::step() {
   return true;
 }
 
-void Engine::Impl::launch(Flight& flight) {
+bool Engine::Impl::launch(Flight& flight) {
   const auto start = std::chrono::steady_clock::now();
   build_step(flight.plan, limits_.block_size, flight.batch, flight.owners);
-  runner_.launch(flight.batch);
+  try {
+    runner_.launch(flight.batch);
+  } catch (const StepFailed& error) {
+    fail(flight, error);
+    return false;
+  }
   ++num_flights_;
   count_rows(flight.plan);
   const auto elapsed = std::chrono::steady_clock::now() - start;
   counters_.step_us += std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count();
+  return true;
+}
+
+// Ends the requests that a step cannot be run with. The others are as they were before it.
+void Engine::Impl::fail(const Flight& flight, const StepFailed& error) {
+  num_news_ = 0;
+  for (const int seq_idx : error.seqs) {
+    ActiveRequest& active = *flight.plan[seq_idx].sequence->request;
+    if (!active.result.error.empty()) continue;  // of another sequence of it
+    active.result.error = error.what();
+    for (Sequence& sequence : active.sequences) {
+      if (sequence.state != Sequence::State::kEnded) {
+        end_sequence(sequence, FinishReason::kFailed);
+      }
+    }
+  }
 }
 
 void Engine::Impl::plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan) {

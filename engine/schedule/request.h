@@ -39,6 +39,7 @@ enum class FinishReason : uint8_t {
   kStop,    // a stop string, a stop token, or end-of-text
   kLength,  // max_tokens, or the context is full
   kAborted,
+  kFailed,  // the model could not be run on it: RequestResult::error says why
 };
 
 /// A token's log-probability under the model's own distribution (before temperature and
@@ -76,6 +77,7 @@ struct RequestResult {
   std::vector<ScoredToken>
       prompt_logprobs;                  // of prompt tokens score_from .. end, when score_prompt
   std::vector<Completion> completions;  // n of them; empty when max_tokens is 0
+  std::string error;                    // why it failed, with what there was until then; else empty
 };
 
 struct Request {

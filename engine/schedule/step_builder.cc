@@ -71,6 +71,7 @@ void build_step(std::span<const ScheduledRows> plan,
   batch.kv_slots.resize(num_rows);
   batch.query_start.resize(plan.size() + 1);
   batch.context_len.resize(plan.size());
+  batch.sequence_ids.resize(plan.size());
   batch.block_table.resize(plan.size() * stride);
   batch.block_table_stride = static_cast<int64_t>(stride);
   batch.logit_rows.clear();
@@ -95,6 +96,7 @@ void build_step(std::span<const ScheduledRows> plan,
     }
     batch.query_start[s + 1] = row_idx;
     batch.context_len[s] = static_cast<int32_t>(end);
+    batch.sequence_ids[s] = sequence.age;
     const auto table = batch.block_table.begin() + static_cast<int64_t>(s * stride);
     const auto padding = std::copy(sequence.blocks.begin(), sequence.blocks.end(), table);
     std::fill(padding, table + static_cast<int64_t>(stride), -1);

@@ -373,6 +373,37 @@ TEST_F(EngineTest, AbortsARequestWaitingRunningAndShared) {
   EXPECT_EQ(engine_->counters().finished_requests, 2);
 }
 
+TEST_F(EngineTest, AStepThatFailsForSomeRequestsEndsThemAndNoOthers) {
+  Request good = request("good", {1, 2, 3, 4, 5}, 12);
+  good.sampling.logit_bias = {{20, -std::numeric_limits<float>::infinity()}};
+  Request both = request("both", {7, 8, 9, 10, 20}, 12);
+  both.sampling.n = 2;
+  submit(good);
+  submit(both);
+  submit(request("late", {5, 20, 5}, 3));
+  runner_->fail_on(20);
+  run_to_end();
+  expect_as_alone(good);
+  EXPECT_EQ(result("both").error, "the token cannot be run");
+  ASSERT_EQ(result("both").completions.size(), 2u);
+  EXPECT_EQ(result("both").completions[1].finish_reason, FinishReason::kFailed);
+  EXPECT_EQ(result("late").error, "the token cannot be run");
+  EXPECT_TRUE(result("good").error.empty());
+  EXPECT_EQ(engine_->counters().finished_requests, 3);
+}
+
+TEST_F(EngineTest, AFailureWhileGeneratingKeepsWhatThereWas) {
+  Request asked = request("r", {3, 1}, 30);
+  asked.sampling.logit_bias = {{4, 50.0f}};
+  submit(asked);
+  for (int i = 0; i < 3; ++i) engine_->step();
+  runner_->fail_on(4);
+  run_to_end();
+  EXPECT_EQ(result("r").completions[0].output_ids, (std::vector<int32_t>{4, 4, 4}));
+  EXPECT_EQ(result("r").completions[0].finish_reason, FinishReason::kFailed);
+  EXPECT_FALSE(result("r").error.empty());
+}
+
 TEST_F(EngineTest, AnAbortKeepsCompletionsThatHadEnded) {
   Request asked = request("r", {1, 2}, 30);
   asked.sampling.n = 2;

@@ -134,6 +134,13 @@ void ToyRunner::launch(const StepBatch& asked) {
     if (id < 0) id = sampled_ids_.at(~id);
   }
   if (fails_) throw std::runtime_error("told to fail");
+  std::vector<int> failing;
+  for (int s = 0; s < batch.num_seqs(); ++s) {
+    const auto first = batch.token_ids.begin() + batch.query_start[s];
+    const auto end = batch.token_ids.begin() + batch.query_start[s + 1];
+    if (std::find(first, end, failing_token_) != end) failing.push_back(s);
+  }
+  if (!failing.empty()) throw StepFailed(failing, "the token cannot be run");
   require(under_way_.size() < kMaxSteps, "too many steps under way");
   check_shape(batch);
   num_rows_run_ += batch.num_tokens();

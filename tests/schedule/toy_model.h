@@ -44,6 +44,8 @@ class ToyRunner : public ModelRunner {
   int64_t most_seqs() const { return most_seqs_; }
   /// While set, launch throws std::runtime_error before it does anything.
   void set_failing(bool fails) { fails_ = fails; }
+  /// launch throws StepFailed for sequences with a row of this token, before it does anything.
+  void fail_on(int32_t token_id) { failing_token_ = token_id; }
   void set_runs_ahead(bool runs_ahead) { runs_ahead_ = runs_ahead; }
 
  private:
@@ -57,6 +59,7 @@ class ToyRunner : public ModelRunner {
   const Limits limits_;
   std::vector<std::vector<LogitResult>> under_way_;  // oldest first
   std::vector<Slot> cache_;
+  int32_t failing_token_ = -1;
   int64_t num_rows_run_ = 0;
   int64_t num_logit_rows_ = 0;
   int64_t most_rows_ = 0;

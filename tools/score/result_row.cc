@@ -58,6 +58,8 @@ std::string_view reason_name(FinishReason reason) {
       return "stop";
     case FinishReason::kLength:
       return "length";
+    case FinishReason::kFailed:
+      return "failed";
     case FinishReason::kNone:
     case FinishReason::kAborted:
       break;

@@ -110,6 +110,10 @@ void Runner::collect() {
 }
 
 void Runner::finish_document(const WorkItem& item, const RequestResult& result) {
+  if (!result.error.empty()) {
+    finish_bad(item, result.error);
+    return;
+  }
   try {
     const ResultRow row = settings_.mode == Mode::kScore
                               ? score_row(item.id_json, std::get<EncodedDocument>(item.content),
