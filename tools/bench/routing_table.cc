@@ -9,8 +9,8 @@
 #include <random>
 #include <string_view>
 
+#include "cache/routing_trace.h"
 #include "configs/config_error.h"
-#include "tools/trace/routing_trace.h"
 
 namespace augur::bench {
 namespace {

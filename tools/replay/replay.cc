@@ -1,62 +1,135 @@
 #include "tools/replay/replay.h"
 
 #include <algorithm>
-#include <string>
-#include <unordered_map>
+#include <functional>
+#include <span>
 
-#include "kernels/require.h"
+#include "cache/expert_pool.h"
 
 namespace augur {
+namespace {
 
-std::vector<ExpertKey> uses_of(const RoutingTrace& trace) {
-  std::vector<ExpertKey> uses;
-  for (const TracedToken& token : trace.tokens) {
-    for (const auto& [layer, experts] : token.experts_of) {
-      for (const int32_t expert : experts) uses.push_back({layer, expert});
+// Reads in no time.
+class InstantFetcher final : public ExpertFetcher {
+ public:
+  void start(ExpertKey key, int slot, FetchPriority) override { begun_.push_back({key, slot}); }
+  void raise(int, FetchPriority) override {}
+  void cancel(int) override {}
+  std::span<const FetchEnd> take_ended(bool) override {
+    std::swap(ended_, begun_);
+    begun_.clear();
+    return ended_;
+  }
+
+ private:
+  std::vector<FetchEnd> begun_, ended_;
+};
+
+// Some tokens' choices of one layer.
+struct LayerPart {
+  int32_t layer = 0;
+  std::vector<int32_t> experts;          // rising
+  std::vector<int32_t> num_rows;         // by expert
+  std::vector<int32_t> num_decode_rows;  // likewise
+};
+
+struct Step {
+  std::span<const TracedToken> tokens;
+  bool is_generated = false;  // some of it
+};
+
+void visit_steps(const RoutingTrace& trace, const std::function<void(const Step&)>& visit) {
+  const std::span<const TracedToken> tokens(trace.tokens);
+  for (size_t first = 0; first < tokens.size();) {
+    size_t end = first;
+    bool is_generated = false;
+    for (; end < tokens.size() && tokens[end].step == tokens[first].step; ++end) {
+      is_generated |= tokens[end].is_generated();
+    }
+    visit({tokens.subspan(first, end - first), is_generated});
+    first = end;
+  }
+}
+
+void visit_parts(const RoutingTrace& trace,
+                 const Step& step,
+                 int64_t max_rows,
+                 const std::function<void(const LayerPart&)>& visit) {
+  int32_t num_layers = 0;
+  for (const TracedToken& token : step.tokens) {
+    if (!token.experts_of.empty()) {
+      num_layers = std::max(num_layers, token.experts_of.rbegin()->first + 1);
     }
   }
+  const bool is_alone = step.tokens.size() == 1;
+  LayerPart part;
+  for (part.layer = 0; part.layer < num_layers; ++part.layer) {
+    for (size_t first = 0; first < step.tokens.size(); first += static_cast<size_t>(max_rows)) {
+      part.num_rows.assign(trace.num_experts, 0);
+      part.num_decode_rows.assign(trace.num_experts, 0);
+      part.experts.clear();
+      const size_t count = std::min(static_cast<size_t>(max_rows), step.tokens.size() - first);
+      for (const TracedToken& token : step.tokens.subspan(first, count)) {
+        const auto found = token.experts_of.find(part.layer);
+        if (found == token.experts_of.end()) continue;
+        for (const int32_t expert : found->second) {
+          if (part.num_rows[expert]++ == 0) part.experts.push_back(expert);
+          part.num_decode_rows[expert] += is_alone || token.is_generated();
+        }
+      }
+      std::sort(part.experts.begin(), part.experts.end());
+      if (!part.experts.empty()) visit(part);
+    }
+  }
+}
+
+int num_layers_of(const RoutingTrace& trace) {
+  int32_t last = 0;
+  for (const TracedToken& token : trace.tokens) {
+    if (!token.experts_of.empty()) last = std::max(last, token.experts_of.rbegin()->first);
+  }
+  return last + 1;
+}
+
+}  // namespace
+
+std::vector<ExpertKey> uses_of(const RoutingTrace& trace, const ReplayOptions& options) {
+  std::vector<ExpertKey> uses;
+  visit_steps(trace, [&](const Step& step) {
+    visit_parts(trace, step, options.max_rows, [&](const LayerPart& part) {
+      for (const int32_t expert : part.experts) uses.push_back({part.layer, expert});
+    });
+  });
   return uses;
 }
 
-ReplayResult replay(const RoutingTrace& trace, int num_slots, EvictionPolicy& policy) {
-  std::unordered_map<ExpertKey, int> slot_of;
-  std::vector<ExpertKey> key_of(num_slots);
-  int num_filled = 0;
+ReplayResult replay(const RoutingTrace& trace,
+                    const ReplayOptions& options,
+                    std::unique_ptr<EvictionPolicy> policy) {
+  InstantFetcher fetcher;
+  ExpertCounters counters(num_layers_of(trace), trace.num_experts);
+  ExpertPool pool({.num_layers = counters.num_layers(),
+                   .num_moe_layers = trace.num_layers,
+                   .num_experts = trace.num_experts,
+                   .num_slots = options.num_slots,
+                   .top_k = trace.top_k()},
+                  std::move(policy), fetcher, counters);
   ReplayResult result;
-  for (const TracedToken& token : trace.tokens) {
-    ReplayCount& count = token.phase == 0 ? result.prompt : result.generated;
-    ++count.num_tokens;
-    for (const auto& [layer, experts] : token.experts_of) {
-      AUGUR_REQUIRE(static_cast<int>(experts.size()) <= num_slots,
-                    std::to_string(experts.size()) + " experts at once, " +
-                        std::to_string(num_slots) + " slots");
-      const auto is_evictable = [&](int slot) {
-        return key_of[slot].layer != layer ||
-               std::find(experts.begin(), experts.end(), key_of[slot].expert) == experts.end();
-      };
-      for (const int32_t expert : experts) {
-        const ExpertKey key = {layer, expert};
-        ++count.num_uses;
-        auto found = slot_of.find(key);
-        if (found != slot_of.end()) {
-          ++count.num_hits;
-        } else {
-          int slot = num_filled;
-          if (num_filled < num_slots) {
-            ++num_filled;
-          } else {
-            slot = policy.choose_victim(is_evictable);
-            policy.on_evict(slot);
-            slot_of.erase(key_of[slot]);
-          }
-          key_of[slot] = key;
-          policy.on_fill(slot, key);
-          found = slot_of.emplace(key, slot).first;
-        }
-        policy.on_use(found->second);
-      }
-    }
-  }
+  visit_steps(trace, [&](const Step& step) {
+    const ExpertUseCounts before = counters.total();
+    visit_parts(trace, step, options.max_rows, [&](const LayerPart& part) {
+      pool.begin(part.layer, part.experts, part.num_rows, part.num_decode_rows);
+      while (!pool.next().empty()) continue;
+      pool.end();
+    });
+    pool.end_step(step.is_generated || step.tokens.size() == 1);
+    ExpertUseCounts counts = counters.total();
+    counts -= before;
+    ReplayCount& count = step.is_generated ? result.generated : result.prompt;
+    count.num_tokens += static_cast<int64_t>(step.tokens.size());
+    count.num_uses += counts.num_uses;
+    count.num_hits += counts.num_hits;
+  });
   return result;
 }
 

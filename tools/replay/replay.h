@@ -1,12 +1,16 @@
 // Running recorded routing through a pool of expert slots, without a model.
+//
+// The pool is the engine's own (cache/expert_pool.h); only reading takes no time here.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cache/eviction_policy.h"
+#include "cache/expert_counters.h"
 #include "cache/expert_key.h"
-#include "tools/trace/routing_trace.h"
+#include "cache/routing_trace.h"
 
 namespace augur {
 
@@ -23,16 +27,23 @@ struct ReplayCount {
 };
 
 struct ReplayResult {
-  ReplayCount prompt;     // tokens of phase 0
-  ReplayCount generated;  // of the other phases
+  ReplayCount prompt;     // steps of prompts' tokens alone
+  ReplayCount generated;  // steps with generated tokens
 };
 
-/// All uses of a trace in the order of replay(): token by token, layer by layer.
-std::vector<ExpertKey> uses_of(const RoutingTrace& trace);
+struct ReplayOptions {
+  int num_slots = 0;
+  /// Rows that a layer runs at once; more are run in parts. What kernels do.
+  int64_t max_rows = 1024;
+};
 
-/// The experts of a token's layer are asked for together, and none of them gives way to another.
-/// A miss fills an empty slot or that of the policy's victim. Starts with an empty pool. Requires
-/// num_slots to be at least the experts of any token's layer.
-ReplayResult replay(const RoutingTrace& trace, int num_slots, EvictionPolicy& policy);
+/// All uses of a trace in the order of replay(): step by step, layer by layer, each expert once.
+std::vector<ExpertKey> uses_of(const RoutingTrace& trace, const ReplayOptions& options);
+
+/// Starts with an empty pool. Tokens of prompts count as decoding where the trace has them one to
+/// a step. Requires num_slots to be at least the trace's top_k().
+ReplayResult replay(const RoutingTrace& trace,
+                    const ReplayOptions& options,
+                    std::unique_ptr<EvictionPolicy> policy);
 
 }  // namespace augur
