@@ -15,6 +15,7 @@ namespace augur {
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class PrecisionChoice : uint8_t { kAuto, kBF16, kReference };
 enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
+enum class SchedulePolicyChoice : uint8_t { kFcfs, kExpertAffinity };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
 /// The words for an enum's values, in their order.
@@ -28,6 +29,9 @@ inline constexpr std::array<std::string_view, 3> kEnumWords<PrecisionChoice>{"au
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<IsaChoice>{"auto", "portable", "avx2",
                                                                        "avx512", "amx"};
+template <>
+inline constexpr std::array<std::string_view, 2> kEnumWords<SchedulePolicyChoice>{
+    "fcfs", "expert_affinity"};
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<LogLevel>{"debug", "info", "warning",
                                                                       "error", "off"};
@@ -91,6 +95,23 @@ struct KvCacheConfig {
   }
 };
 
+struct ScheduleConfig {
+  SchedulePolicyChoice policy = SchedulePolicyChoice::kFcfs;
+  int64_t affinity_window = 16;
+  int64_t affinity_max_overtakes = 8;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("policy", &ScheduleConfig::policy,
+          "who is admitted next; fcfs: first come, first served; expert_affinity: whose experts "
+          "are most like those of the requests that run, as far as they are known");
+    visit("affinity_window", &ScheduleConfig::affinity_window,
+          "of so many that have waited longest expert_affinity chooses one", between(1, 1024));
+    visit("affinity_max_overtakes", &ScheduleConfig::affinity_max_overtakes,
+          "so often may later ones be admitted before one that waits", between(0, 65536));
+  }
+};
+
 struct LoggingConfig {
   LogLevel level = LogLevel::kInfo;
 
@@ -104,6 +125,7 @@ struct EngineConfig {
   ModelPathConfig model;
   ExecutionConfig execution;
   KvCacheConfig kv_cache;
+  ScheduleConfig schedule;
   LoggingConfig logging;
 
   template <typename Visitor>
@@ -111,6 +133,7 @@ struct EngineConfig {
     visit("model", &EngineConfig::model, "Which model.");
     visit("execution", &EngineConfig::execution, "How it runs.");
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
+    visit("schedule", &EngineConfig::schedule, "The order in which requests are served.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }
 };

@@ -243,7 +243,10 @@ TEST_F(OvertakingTest, HoldsItsBoundInEveryWorkload) {
     EXPECT_EQ(scheduler_->num_waiting(), 0);
     EXPECT_EQ(scheduler_->num_running(), 0);
     EXPECT_EQ(scheduler_->num_free_blocks(), limits.num_blocks);
-    for (const auto& request : requests_) EXPECT_EQ(request->num_live, 0);
+    for (const auto& request : requests_) {
+      EXPECT_EQ(request->num_live, 0);
+      EXPECT_EQ(request->affinity.num_running, 0);
+    }
     num_reordered += scheduler_->num_reordered();
     num_preemptions += scheduler_->num_preemptions();
     if (max_overtakes > 0 && counter.most() == max_overtakes) ++num_at_bound;
