@@ -66,7 +66,9 @@ RoutingTrace read_routing_trace(const std::string& path) {
     const int64_t phase = columns.contains("phase") ? value("phase", kAny) : 0;
     const auto layer = static_cast<int32_t>(value("layer", kMaxIndex));
     const auto expert = static_cast<int32_t>(value("expert", kMaxIndex));
-    TracedToken& token = tokens[{value("turn", kAny), phase, value("step", kAny)}];
+    const int64_t turn = value("turn", kAny);
+    TracedToken& token = tokens[{turn, phase, value("step", kAny)}];
+    token.turn = turn;
     token.phase = phase;
     token.experts_of[layer].push_back(expert);
     layers.insert(layer);

@@ -12,6 +12,7 @@ namespace augur {
 struct TracedToken {
   int64_t phase = 0;                                   // 0: of a prompt; 1: generated
   std::map<int32_t, std::vector<int32_t>> experts_of;  // by layer, in order of choice
+  int64_t turn = 0;                                    // the request it belongs to
 };
 
 struct RoutingTrace {
