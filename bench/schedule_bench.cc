@@ -5,6 +5,7 @@
 #include <benchmark/benchmark.h>
 
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -107,6 +108,70 @@ void BM_ScoreStep(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * num_rows);
 }
 BENCHMARK(BM_ScoreStep)->ArgName("rows")->Arg(2048)->Unit(benchmark::kMicrosecond);
+
+/// Knows the experts of prompts by their first token.
+class TableOracle : public AffinityOracle {
+ public:
+  static constexpr int kPrompts = 256;
+  static constexpr int kTopK = 8;
+
+  TableOracle(int num_layers, int num_experts) {
+    std::mt19937 random(1);
+    for (int i = 0; i < kPrompts; ++i) {
+      ExpertSignature& signature = signatures_.emplace_back(num_layers, num_experts);
+      std::vector<int32_t> experts(64 * kTopK);  // of a prompt of 64 tokens
+      for (int layer = 0; layer < num_layers; ++layer) {
+        for (int32_t& expert : experts) expert = static_cast<int32_t>(random() % num_experts);
+        signature.add(layer, experts);
+      }
+    }
+  }
+  const ExpertSignature* signature_of(std::span<const int32_t> prompt_ids) override {
+    return &signatures_[prompt_ids[0]];
+  }
+
+ private:
+  std::vector<ExpertSignature> signatures_;
+};
+
+/// A step in which 64 run, one of them ends and one of 32 that wait is admitted. What affinity
+/// costs for an admission is the difference between a window and none (0); it reads the signatures
+/// of the window.
+void BM_AdmitStep(benchmark::State& state) {
+  constexpr int64_t kRunning = 64;
+  constexpr int64_t kWaiting = 32;
+  const int num_layers = static_cast<int>(state.range(0));
+  const int num_experts = static_cast<int>(state.range(1));
+  const int64_t window = state.range(2);
+  InstantRunner runner(/*max_rows=*/4096);
+  TableOracle oracle(num_layers, num_experts);
+  AffinityOptions affinity;
+  if (window > 0) affinity = {.oracle = &oracle, .window = window};
+  Engine engine({.max_batch_size = kRunning, .max_tokens_per_step = 4096, .affinity = affinity},
+                runner, nullptr);
+  int64_t next_id = 0;
+  const auto submit = [&](int64_t max_tokens) {
+    Request request = make_request(next_id, /*num_prompt=*/64);
+    request.prompt_ids[0] = static_cast<int32_t>(next_id++ % TableOracle::kPrompts);
+    request.sampling.max_tokens = max_tokens;
+    engine.submit(std::move(request));
+  };
+  for (int64_t i = 1; i < kRunning; ++i) submit(/*max_tokens=*/20'000);  // more than any gets to
+  engine.step();
+  for (int64_t i = 0; i < kWaiting; ++i) submit(/*max_tokens=*/1);
+  for (auto _ : state) {
+    submit(/*max_tokens=*/1);
+    engine.step();
+  }
+  if (engine.num_waiting() != kWaiting) state.SkipWithError("not one admission a step");
+}
+BENCHMARK(BM_AdmitStep)
+    ->ArgNames({"layers", "experts", "window"})
+    ->ArgsProduct({{48}, {128}, {0, 1, 16, 64}})
+    ->Args({58, 256, 0})
+    ->Args({58, 256, 16})
+    ->Unit(benchmark::kMicrosecond)
+    ->Iterations(2000);
 
 }  // namespace
 }  // namespace augur

@@ -18,6 +18,7 @@ enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
 enum class EvictionChoice : uint8_t { kLru, kLfu, kLeastStale };
 enum class RouteMode : uint8_t { kPrefetch, kServe };
 enum class ProjectionChoice : uint8_t { kPca, kRandom };
+enum class SchedulePolicyChoice : uint8_t { kFcfs, kExpertAffinity };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
 /// The words for an enum's values, in their order.
@@ -38,6 +39,9 @@ template <>
 inline constexpr std::array<std::string_view, 2> kEnumWords<RouteMode>{"prefetch", "serve"};
 template <>
 inline constexpr std::array<std::string_view, 2> kEnumWords<ProjectionChoice>{"pca", "random"};
+template <>
+inline constexpr std::array<std::string_view, 2> kEnumWords<SchedulePolicyChoice>{
+    "fcfs", "expert_affinity"};
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<LogLevel>{"debug", "info", "warning",
                                                                       "error", "off"};
@@ -215,6 +219,23 @@ struct KvCacheConfig {
   }
 };
 
+struct ScheduleConfig {
+  SchedulePolicyChoice policy = SchedulePolicyChoice::kFcfs;
+  int64_t affinity_window = 16;
+  int64_t affinity_max_overtakes = 8;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("policy", &ScheduleConfig::policy,
+          "who is admitted next; fcfs: first come, first served; expert_affinity: whose experts "
+          "are most like those of the requests that run, as far as they are known");
+    visit("affinity_window", &ScheduleConfig::affinity_window,
+          "of so many that have waited longest expert_affinity chooses one", between(1, 1024));
+    visit("affinity_max_overtakes", &ScheduleConfig::affinity_max_overtakes,
+          "so often may later ones be admitted before one that waits", between(0, 65536));
+  }
+};
+
 struct LoggingConfig {
   LogLevel level = LogLevel::kInfo;
 
@@ -230,6 +251,7 @@ struct EngineConfig {
   CacheConfig cache;
   PrefetchConfig prefetch;
   KvCacheConfig kv_cache;
+  ScheduleConfig schedule;
   LoggingConfig logging;
 
   template <typename Visitor>
@@ -239,6 +261,7 @@ struct EngineConfig {
     visit("cache", &EngineConfig::cache, "What is kept of experts and of gate decisions.");
     visit("prefetch", &EngineConfig::prefetch, "Reading experts before they are wanted.");
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
+    visit("schedule", &EngineConfig::schedule, "The order in which requests are served.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }
 };

@@ -84,6 +84,9 @@ int run(int argc, char** argv) {
     return std::cout.flush() ? status(ExitCode::kOk) : status(ExitCode::kOutputFailed);
   }
   set_log_level(effective.config.logging.level);
+  // Better refused than ignored: nothing here knows the experts of a prompt.
+  if (effective.config.schedule.policy != SchedulePolicyChoice::kFcfs)
+    throw ConfigError("schedule.policy", "found \"expert_affinity\", accepted here: fcfs");
 
   // What is wrong with options and files is told before a large model is read.
   check_sampling(make_sampling(options.sampling, {}), std::numeric_limits<int32_t>::max());

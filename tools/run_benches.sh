@@ -5,10 +5,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+brief=${1:-}
 arguments=()
-[ "${1:-}" = "--brief" ] && arguments+=(--benchmark_min_time=0.001)
+[ "$brief" = "--brief" ] && arguments+=(--benchmark_min_time=0.001)
 shopt -s nullglob
 for bench in build/release/bench/augur_*_bench; do
   echo "-- $(basename "$bench")"
   "$bench" "${arguments[@]}"
 done
+echo "-- augur_affinity_sim"
+if [ "$brief" = "--brief" ]; then
+  build/release/bench/augur_affinity_sim --requests 40 --strength 1 --orders 1
+else
+  build/release/bench/augur_affinity_sim
+fi

@@ -63,7 +63,7 @@ class Engine::Impl {
         runner_(runner),
         limits_(runner.limits()),
         tokenizer_(tokenizer),
-        scheduler_(schedule_limits(options, limits_)) {
+        scheduler_(schedule_limits(options, limits_), options.affinity) {
     AUGUR_REQUIRE(
         limits_.max_context >= 1 && limits_.max_context <= std::numeric_limits<int32_t>::max(),
         fmt::format("max_context is {}", limits_.max_context));
@@ -340,6 +340,7 @@ void Engine::Impl::forget(const Sequence& sequence) {
 void Engine::Impl::count_rows(const std::vector<ScheduledRows>& plan) {
   ++counters_.num_steps;
   counters_.preemptions = scheduler_.num_preemptions();
+  counters_.reordered_admissions = scheduler_.num_reordered();
   for (const ScheduledRows& rows : plan) {
     const Sequence& sequence = *rows.sequence;
     const bool is_decode =

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/model/step_batch.h"
+#include "engine/schedule/affinity.h"
 #include "engine/schedule/request.h"
 
 namespace augur {
@@ -25,6 +26,9 @@ struct EngineOptions {
   int64_t max_tokens_per_step = 2048;  // prefill and decode rows of one step
   std::vector<int32_t> eos_token_ids;
   uint64_t seed = 0;  // for requests without one
+  // With an oracle, who fits those that run may be admitted before who came first. No answer
+  // depends on it.
+  AffinityOptions affinity;
 };
 
 /// Counted since the engine was made.
@@ -33,8 +37,9 @@ struct EngineCounters {
   int64_t prefill_tokens = 0;  // rows of prompts, and of outputs recomputed after a preemption
   int64_t decode_tokens = 0;   // rows of the newest output tokens
   int64_t preemptions = 0;
-  int64_t finished_requests = 0;  // those aborted too
-  int64_t step_us = 0;            // inside ModelRunner::run
+  int64_t reordered_admissions = 0;  // of completions that overtook another
+  int64_t finished_requests = 0;     // those aborted too
+  int64_t step_us = 0;               // inside ModelRunner::run
 };
 
 class Engine {

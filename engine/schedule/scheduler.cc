@@ -17,14 +17,23 @@ constexpr double kReservedShare = 0.75;
 // How fast the lengths seen so far are forgotten: about 16 sequences.
 constexpr double kLengthShareStep = 1.0 / 16;
 
+// Far more than anyone would wait for, and few enough that ages never run out.
+constexpr int64_t kMaxOvertakes = 1 << 20;
+
 }  // namespace
 
-Scheduler::Scheduler(const ScheduleLimits& limits)
-    : limits_(limits), allocator_(limits.num_blocks) {
+Scheduler::Scheduler(const ScheduleLimits& limits, const AffinityOptions& affinity)
+    : limits_(limits),
+      affinity_(affinity),
+      ranker_(affinity.oracle),
+      allocator_(limits.num_blocks) {
   AUGUR_REQUIRE(limits.max_running >= 1, "max_running is " + std::to_string(limits.max_running));
   AUGUR_REQUIRE(limits.max_rows >= 1, "max_rows is " + std::to_string(limits.max_rows));
   AUGUR_REQUIRE(limits.num_blocks >= 1, "num_blocks is " + std::to_string(limits.num_blocks));
   AUGUR_REQUIRE(limits.block_size >= 1, "block_size is " + std::to_string(limits.block_size));
+  AUGUR_REQUIRE(affinity.window >= 1, "window is " + std::to_string(affinity.window));
+  AUGUR_REQUIRE(affinity.max_overtakes >= 0 && affinity.max_overtakes <= kMaxOvertakes,
+                "max_overtakes is " + std::to_string(affinity.max_overtakes));
 }
 
 void Scheduler::add(ActiveRequest& request) {
@@ -38,8 +47,12 @@ void Scheduler::add(ActiveRequest& request) {
   // The last prompt token is always computed by each sequence: its row has the first logits.
   const int64_t num_prompt = static_cast<int64_t>(request.request.prompt_ids.size());
   request.num_prefix_blocks = request.num_live > 1 ? (num_prompt - 1) / limits_.block_size : 0;
+  // Whoever overtakes a sequence takes an age between its own and that of the one before it: there
+  // are as many as it can be overtaken times.
+  const int64_t age_step = affinity_.oracle == nullptr ? 1 : affinity_.max_overtakes + 1;
   for (Sequence& sequence : request.sequences) {
-    sequence.age = next_age_++;
+    sequence.age = next_age_;
+    next_age_ += age_step;
     if (request.num_prefix_blocks > 0 && sequence.completion_idx > 0) {
       sequence.state = Sequence::State::kParked;
       ++num_parked_;
@@ -73,11 +86,15 @@ const std::vector<ScheduledRows>& Scheduler::plan() {
     num_rows_left -= num_rows;
   }
 
-  while (num_rows_left > 0 && !waiting_.empty()) {
-    Sequence& sequence = **waiting_.begin();
-    if (!admit(growth_reserve)) break;
-    const int64_t num_rows = std::min(sequence.num_pending(), num_rows_left);
-    plan_.push_back({&sequence, num_rows, sequence.num_computed});
+  while (num_rows_left > 0 && !waiting_.empty() && has_place()) {
+    Sequence* sequence = &choose();
+    if (!admit(*sequence, growth_reserve)) {
+      Sequence* const oldest = *waiting_.begin();
+      if (sequence == oldest || !admit(*oldest, growth_reserve)) break;
+      sequence = oldest;
+    }
+    const int64_t num_rows = std::min(sequence->num_pending(), num_rows_left);
+    plan_.push_back({sequence, num_rows, sequence->num_computed});
     num_rows_left -= num_rows;
   }
   return plan_;
@@ -141,10 +158,26 @@ void Scheduler::learn_length(const Sequence& sequence) {
   length_share_ += kLengthShareStep * (share - length_share_);
 }
 
-bool Scheduler::admit(int64_t& growth_reserve) {
-  if (num_running() >= limits_.max_running) return false;
-  Sequence& sequence = **waiting_.begin();
-  const ActiveRequest& request = *sequence.request;
+Sequence& Scheduler::choose() {
+  Sequence* best = *waiting_.begin();
+  if (affinity_.oracle == nullptr || running_.empty()) return *best;
+  double most = -1;  // less than any overlap: the oldest stays unless another has more than it
+  int64_t num_left = affinity_.window;
+  for (Sequence* sequence : waiting_) {
+    if (num_left-- == 0 || sequence->was_admitted) break;
+    ActiveRequest& request = *sequence->request;
+    const double overlap = ranker_.overlap(request.request.prompt_ids, request.affinity);
+    if (overlap > most) {
+      most = overlap;
+      best = sequence;
+    }
+    if (sequence->num_overtaken == affinity_.max_overtakes) break;
+  }
+  return *best;
+}
+
+bool Scheduler::admit(Sequence& sequence, int64_t& growth_reserve) {
+  ActiveRequest& request = *sequence.request;
   const int64_t num_shared = static_cast<int64_t>(request.prefix_blocks.size());
   const int64_t num_blocks = blocks_for(sequence.num_known());
   const int64_t own_reserve = reserve_of(sequence, num_blocks);
@@ -152,8 +185,10 @@ bool Scheduler::admit(int64_t& growth_reserve) {
   const int64_t num_needed = num_blocks - num_shared + growth_reserve + own_reserve;
   if (!free_up(num_needed, &request)) return false;
 
-  waiting_.erase(waiting_.begin());
+  take_from_waiting(sequence);
   sequence.state = Sequence::State::kRunning;
+  sequence.was_admitted = true;
+  ranker_.on_start(request.request.prompt_ids, request.affinity);
   sequence.num_computed = num_shared * limits_.block_size;
   sequence.blocks = request.prefix_blocks;
   for (const int32_t block_id : sequence.blocks) allocator_.share(block_id);
@@ -165,6 +200,16 @@ bool Scheduler::admit(int64_t& growth_reserve) {
                   &sequence);
   growth_reserve += own_reserve;
   return true;
+}
+
+void Scheduler::take_from_waiting(Sequence& sequence) {
+  auto place = waiting_.erase(waiting_.find(&sequence));
+  if (place == waiting_.begin()) return;
+  ++num_reordered_;
+  const Sequence& oldest = **waiting_.begin();
+  // The ages before that of the oldest are taken in turn, so those who pass it keep their order.
+  sequence.age = oldest.age - (affinity_.max_overtakes - oldest.num_overtaken);
+  while (place != waiting_.begin()) ++(**--place).num_overtaken;
 }
 
 bool Scheduler::grow(Sequence& sequence) {
@@ -181,6 +226,7 @@ bool Scheduler::grow(Sequence& sequence) {
 void Scheduler::preempt_newest() {
   Sequence& sequence = *running_.back();
   running_.pop_back();
+  ranker_.on_stop(sequence.request->affinity);
   release_blocks(sequence);
   sequence.state = Sequence::State::kWaiting;
   waiting_.insert(&sequence);
@@ -194,6 +240,7 @@ void Scheduler::release_blocks(Sequence& sequence) {
 }
 
 void Scheduler::remove_from_running(Sequence& sequence) {
+  ranker_.on_stop(sequence.request->affinity);
   running_.erase(std::lower_bound(running_.begin(), running_.end(), &sequence, Older()));
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/schedule/affinity.h"
 #include "engine/schedule/request.h"
 #include "engine/schedule/stop_strings.h"
 #include "engine/text/detokenizer.h"
@@ -37,7 +38,10 @@ struct Sequence {
 
   // Scheduler.
   State state = State::kWaiting;
-  int64_t age = 0;  // lower is older; unique
+  // Lower is older; unique. Changed at most once, by overtaking others on the first admission.
+  int64_t age = 0;
+  int64_t num_overtaken = 0;  // by whom came later, while it waited to be admitted first
+  bool was_admitted = false;
   std::vector<int32_t> blocks;
   int64_t num_computed = 0;  // positions whose KV is there
 
@@ -68,6 +72,7 @@ struct ActiveRequest {
   // Empty until the first sequence has computed them, and when memory was needed elsewhere.
   int64_t num_prefix_blocks = 0;  // 0: nothing to share
   std::vector<int32_t> prefix_blocks;
+  RequestAffinity affinity;
 
   // Engine.
   RequestResult result;  // prompt_logprobs fills by rising position

@@ -241,7 +241,7 @@ TEST_P(ModelParityTest, GivesTheLogitsOfTheReference) {
   const auto tokens = expected_->values<int32_t>("tokens");
   const auto expected = expected_->values<float>("logits");
   KeepRouting routing(*model_->ops);
-  model_->decoder->set_routing_observer(&routing);
+  model_->decoder->add_routing_observer(routing);
   const auto actual = logits(tokens, /*chunk=*/64);
   ASSERT_EQ(actual.size(), expected.size());
   double largest = 0;
@@ -270,7 +270,7 @@ TEST_P(ModelParityTest, ChoosesTheExpertsOfTheReference) {
   if (config.moe.num_experts == 0) GTEST_SKIP() << "a dense model";
   const auto tokens = expected_->values<int32_t>("tokens");
   KeepRouting routing(*model_->ops);
-  model_->decoder->set_routing_observer(&routing);
+  model_->decoder->add_routing_observer(routing);
   logits(tokens, /*chunk=*/64);
   const std::set<int64_t> turned = tokens_routed_otherwise(routing);
   const bool is_exact = std::get<1>(GetParam()).precision == PrecisionChoice::kReference;

@@ -53,10 +53,12 @@ class MoeLayerTest : public ::testing::Test {
     const auto num_tokens = static_cast<int64_t>(x.size()) / kHidden;
     out_.assign(x.size(), -1);
     x_ = x;
+    observers_.clear();
+    if (observer != nullptr) observers_.push_back(observer);
     const Tensor input = dense(x_.data(), DType::kF32, num_tokens, kHidden);
     moe_layer(*ops_, config_, /*layer_idx=*/7, weights_,
               {.experts = experts_, .weights = routing_weights_, .logits = logits_}, input, input,
-              dense(out_.data(), DType::kF32, num_tokens, kHidden), observer);
+              dense(out_.data(), DType::kF32, num_tokens, kHidden), observers_, /*feed=*/nullptr);
   }
 
   const std::unique_ptr<Ops> ops_ = make_reference_ops(1);
@@ -66,6 +68,7 @@ class MoeLayerTest : public ::testing::Test {
   std::vector<float> router_ = {0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0};
   MoeConfig config_;
   MoeLayerWeights weights_;
+  std::vector<RoutingObserver*> observers_;
   std::vector<float> x_;
   std::vector<float> out_;
   int32_t experts_[8] = {};

@@ -9,6 +9,7 @@
 
 #include "engine/schedule/engine.h"
 #include "tests/schedule/recorder.h"
+#include "tests/schedule/topic_oracle.h"
 #include "tests/schedule/toy_model.h"
 
 namespace augur {
@@ -74,6 +75,33 @@ struct Totals {
   int64_t num_aborted = 0;
   int64_t num_preemptions = 0;
   int64_t num_failed_steps = 0;
+  int64_t num_reordered = 0;
+};
+
+/// Knows the experts of two thirds of the prompts, of the others from some time on.
+class RandomOracle : public AffinityOracle {
+ public:
+  explicit RandomOracle(uint64_t seed) : dice_(seed) {
+    for (int32_t token_id = 0; token_id < kToyVocab; ++token_id) {
+      if (!dice_.one_in(3)) teach(token_id);
+    }
+  }
+  const ExpertSignature* signature_of(std::span<const int32_t> prompt_ids) override {
+    if (dice_.one_in(20)) teach(prompt_ids[0]);
+    return topics_.signature_of(prompt_ids);
+  }
+
+ private:
+  void teach(int32_t token_id) {
+    std::vector<int32_t> experts;
+    for (int64_t i = dice_.in(1, 6); i > 0; --i) {
+      experts.push_back(static_cast<int32_t>(dice_.in(0, 7)));
+    }
+    topics_.teach(token_id, experts);
+  }
+
+  Dice dice_;
+  test::TopicOracle topics_;
 };
 
 /// What was computed of an aborted request must be how the whole answer begins.
@@ -96,7 +124,7 @@ void expect_beginning(const RequestResult& aborted, const RequestResult& whole) 
   }
 }
 
-void run_scenario(uint64_t seed, Totals& totals) {
+void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals) {
   Dice dice(seed);
   ModelRunner::Limits limits{.max_tokens = dice.one_in(2) ? dice.in(1, 8) : dice.in(9, 64),
                              .max_seqs = dice.in(1, 12),
@@ -106,7 +134,8 @@ void run_scenario(uint64_t seed, Totals& totals) {
                              .vocab_size = kToyVocab};
   const EngineOptions options{.max_batch_size = dice.in(2, 12),
                               .max_tokens_per_step = dice.in(1, 64),
-                              .eos_token_ids = {kToyEos}};
+                              .eos_token_ids = {kToyEos},
+                              .affinity = affinity};
   test::ToyRunner runner(limits);
   Engine engine(options, runner, &test::toy_tokenizer());
   test::Recorder recorder;
@@ -163,6 +192,7 @@ void run_scenario(uint64_t seed, Totals& totals) {
   totals.num_finished += static_cast<int64_t>(accepted.size() - aborted.size());
   totals.num_aborted += static_cast<int64_t>(aborted.size());
   totals.num_preemptions += engine.counters().preemptions;
+  totals.num_reordered += engine.counters().reordered_admissions;
 }
 
 class EngineRandomTest : public ::testing::TestWithParam<int> {};
@@ -173,13 +203,31 @@ TEST_P(EngineRandomTest, AnswersEachRequestAsIfItWereAlone) {
   for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
     const uint64_t seed = GetParam() * kScenarios + i;
     SCOPED_TRACE(fmt::format("scenario {}", seed));
-    ASSERT_NO_THROW(run_scenario(seed, totals));
+    ASSERT_NO_THROW(run_scenario(seed, AffinityOptions(), totals));
   }
   // The scenarios reach what they are for.
   EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
   EXPECT_GT(totals.num_preemptions, kScenarios / 4);
   EXPECT_GT(totals.num_aborted, kScenarios / 10);
   EXPECT_GT(totals.num_failed_steps, kScenarios / 10);
+  EXPECT_EQ(totals.num_reordered, 0);
+}
+
+TEST_P(EngineRandomTest, AnswersTheSameWhoeverOvertakesWhom) {
+  constexpr int kScenarios = 500;
+  Totals totals;
+  for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
+    const uint64_t seed = GetParam() * kScenarios + i;
+    SCOPED_TRACE(fmt::format("scenario {}", seed));
+    RandomOracle oracle(seed);
+    Dice dice(seed);
+    const AffinityOptions affinity{
+        .oracle = &oracle, .window = dice.in(1, 16), .max_overtakes = dice.in(0, 8)};
+    ASSERT_NO_THROW(run_scenario(seed, affinity, totals));
+  }
+  EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
+  EXPECT_GT(totals.num_preemptions, kScenarios / 4);
+  EXPECT_GT(totals.num_reordered, kScenarios / 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, EngineRandomTest, ::testing::Range(0, 6));

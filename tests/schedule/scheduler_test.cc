@@ -3,10 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <memory>
 #include <stdexcept>
-#include <utility>
 #include <vector>
+
+#include "tests/schedule/scheduler_fixture.h"
 
 namespace augur {
 namespace {
@@ -14,50 +14,7 @@ namespace {
 using ::testing::ElementsAreArray;
 using ::testing::IsEmpty;
 
-class SchedulerTest : public ::testing::Test {
- protected:
-  void make(const ScheduleLimits& limits) { scheduler_ = std::make_unique<Scheduler>(limits); }
-
-  ActiveRequest& add(int num_prompt, int max_tokens, int n = 1) {
-    ActiveRequest& active = *requests_.emplace_back(std::make_unique<ActiveRequest>());
-    active.request.prompt_ids.assign(num_prompt, 1);
-    for (int i = 0; i < n; ++i) {
-      active.sequences.push_back(Sequence{.request = &active,
-                                          .completion_idx = i,
-                                          .prompt_rows = num_prompt,
-                                          .max_length = num_prompt + max_tokens,
-                                          .max_positions = num_prompt + max_tokens - 1,
-                                          .generates = true,
-                                          .stop_matcher = StopMatcher(no_stops_, false)});
-    }
-    scheduler_->add(active);
-    return active;
-  }
-
-  using Rows = std::vector<std::pair<int64_t, int64_t>>;  // age, rows
-
-  /// Plans, commits, and gives each sequence that is all computed its next token.
-  Rows step() {
-    Rows rows;
-    std::vector<Sequence*> sequences;
-    const std::vector<ScheduledRows> plan = scheduler_->plan();
-    for (const ScheduledRows& entry : plan) {
-      rows.emplace_back(entry.sequence->age, entry.num_rows);
-      sequences.push_back(entry.sequence);
-    }
-    scheduler_->commit(plan);
-    for (Sequence* sequence : sequences) {
-      if (sequence->num_pending() > 0) continue;
-      sequence->completion.output_ids.push_back(2);
-      if (sequence->num_known() == sequence->max_length) scheduler_->end(*sequence);
-    }
-    return rows;
-  }
-
-  StopStrings no_stops_;
-  std::unique_ptr<Scheduler> scheduler_;
-  std::vector<std::unique_ptr<ActiveRequest>> requests_;
-};
+class SchedulerTest : public test::SchedulerFixture {};
 
 TEST_F(SchedulerTest, CutsALongPromptIntoChunks) {
   make({.max_running = 4, .max_rows = 4, .num_blocks = 10, .block_size = 2});

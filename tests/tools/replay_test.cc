@@ -105,9 +105,10 @@ TEST(RoutingTraceTest, ReadsTokensInOrderWhateverTheLinesOrder) {
   const TempFolder folder;
   const auto path = (folder.path() / "trace.csv").string();
   std::ofstream(path) << "# comment\nturn,phase,step,layer,slot,expert\n"
-                         "0,1,7,0,0,4\n0,0,0,2,0,9\n0,0,0,0,0,1\n0,0,0,0,1,3\n";
+                         "5,1,7,0,0,4\n5,0,0,2,0,9\n5,0,0,0,0,1\n5,0,0,0,1,3\n";
   const RoutingTrace trace = read_routing_trace(path);
   ASSERT_EQ(trace.tokens.size(), 2u);
+  EXPECT_EQ(trace.tokens[0].turn, 5);
   EXPECT_EQ(trace.tokens[0].phase, 0);
   EXPECT_EQ(trace.tokens[0].experts_of.at(0), (std::vector<int32_t>{1, 3}));
   EXPECT_EQ(trace.tokens[1].phase, 1);

@@ -5,25 +5,10 @@
 #include <span>
 
 #include "cache/expert_pool.h"
+#include "tools/replay/instant_fetcher.h"
 
 namespace augur {
 namespace {
-
-// Reads in no time.
-class InstantFetcher final : public ExpertFetcher {
- public:
-  void start(ExpertKey key, int slot, FetchPriority) override { begun_.push_back({key, slot}); }
-  void raise(int, FetchPriority) override {}
-  void cancel(int) override {}
-  std::span<const FetchEnd> take_ended(bool) override {
-    std::swap(ended_, begun_);
-    begun_.clear();
-    return ended_;
-  }
-
- private:
-  std::vector<FetchEnd> begun_, ended_;
-};
 
 // Some tokens' choices of one layer.
 struct LayerPart {
