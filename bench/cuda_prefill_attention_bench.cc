@@ -133,6 +133,9 @@ void register_point(const std::string& name, const Problem& problem) {
                    {num_heads, num_kv_heads, head_dim, 1, 512, 8192});
     register_point(heads + "/seqs:32/rows:256", {num_heads, num_kv_heads, head_dim, 32, 256, 256});
   }
+  // Few tiles, where it counts most how large they are.
+  register_point("64h8kv64d/rows:256/context:8192", {64, 8, 64, 1, 256, 8192});
+  register_point("64h8kv64d/seqs:4/rows:128", {64, 8, 64, 4, 128, 128});
   register_point("64h8kv64d/rows:8192/window:128", {64, 8, 64, 1, 8192, 8192, 128});
   register_point("16h2kv256d/rows:8192", {16, 2, 256, 1, 8192, 8192});
   return true;

@@ -236,7 +236,9 @@ PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args) {
 }
 
 int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows) {
-  return args.batch.num_tokens * args.group.size / tile_rows + args.batch.num_seqs;
+  // The sum of (rows + tile_rows - 1) / tile_rows over the sequences, rounded down once.
+  const int64_t num_rows = args.batch.num_tokens * args.group.size;
+  return (num_rows + int64_t{args.batch.num_seqs} * (tile_rows - 1)) / tile_rows;
 }
 
 void mma_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream) {

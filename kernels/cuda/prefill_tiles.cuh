@@ -45,7 +45,8 @@ struct PrefillKernelArgs {
 /// Checks the requirements of prefill_attention.
 PrefillKernelArgs prefill_kernel_args(const PrefillAttentionArgs& args);
 
-/// At least as many tiles of one KV head as the device finds, by the sizes alone.
+/// At least as many tiles of one KV head as the device finds, by the sizes alone; as many for one
+/// sequence.
 int64_t max_query_tiles(const PrefillKernelArgs& args, int tile_rows);
 
 /// Row r of a tile is packed row p = first_row + r of its sequence: of its tokens number p /

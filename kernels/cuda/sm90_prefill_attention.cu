@@ -21,11 +21,8 @@ constexpr int kWorkSlots = 6;      // found ahead
 constexpr int kQueryBringers = 2;  // warps
 constexpr int kQueryGroupBytes = kConsumerRows * 128;
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
 struct Tiling {
-  // Up to 64 columns the softmax takes longer than the products, and the registers suffice for
-  // three that are about it at different times.
-  static constexpr int kConsumers = kGroups == 1 ? 3 : 2;
   static constexpr int kTileRows = kConsumers * kConsumerRows;
   static constexpr int kThreads = (kConsumers + 1) * 128;
   // Together no more than the block starts with: 65,536 / kThreads a thread.
@@ -54,9 +51,9 @@ struct Work {
   bool is_any;  // false: the block is done
 };
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
 struct Smem {
-  using T = Tiling<kGroups>;
+  using T = Tiling<kGroups, kConsumers>;
   // Queries, then the results on their way out.
   alignas(1024) char queries[T::kQueryBuffers][T::kQueryBytes];
   char keys[kStages][T::kKvBytes];
@@ -113,9 +110,10 @@ __device__ void store_zero_rows(const PrefillKernelArgs& args, const Work& work,
 
 // One warp. The block's share is every gridDim.x-th of the list, in the next round from its other
 // end, which evens out that lists begin with the longest.
-template <int kGroups>
-__device__ __forceinline__ void find_work(const PrefillKernelArgs& args, Smem<kGroups>& smem) {
-  using T = Tiling<kGroups>;
+template <int kGroups, int kConsumers>
+__device__ __forceinline__ void find_work(const PrefillKernelArgs& args,
+                                          Smem<kGroups, kConsumers>& smem) {
+  using T = Tiling<kGroups, kConsumers>;
   const int num_blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x);
   RingPlace<kWorkSlots> place;
@@ -153,14 +151,14 @@ struct Piece {
   int num_bytes;  // 0: none
 };
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
 __device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
                                             const int32_t* block_table,
                                             int64_t block_bytes,
                                             int64_t head_offset,
                                             int first,
                                             int end) {
-  using T = Tiling<kGroups>;
+  using T = Tiling<kGroups, kConsumers>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int group = lane % kGroups;
   const int table_idx = first / args.block_size + lane / kGroups;
@@ -176,10 +174,10 @@ __device__ __forceinline__ Piece find_piece(const PrefillKernelArgs& args,
 
 // One warp. Keys go a step ahead of values: they are wanted, and their places free, that much
 // sooner.
-template <int kGroups>
+template <int kGroups, int kConsumers>
 __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& args,
-                                                      Smem<kGroups>& smem) {
-  using T = Tiling<kGroups>;
+                                                      Smem<kGroups, kConsumers>& smem) {
+  using T = Tiling<kGroups, kConsumers>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t block_bytes = kv_block_bytes(args.block_size, args.num_kv_heads, args.head_dim);
   const auto bring = [&](const Piece& piece, int num_valid, char* to, uint64_t& full) {
@@ -222,7 +220,8 @@ __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& a
         args.batch.block_table + work.tile.sequence * args.batch.block_table_stride;
     const int64_t head_offset = kv_head_offset(args.block_size, args.head_dim, work.kv_head);
     const auto piece_of = [&](int first) {
-      return find_piece<kGroups>(args, block_table, block_bytes, head_offset, first, work.seen.end);
+      return find_piece<kGroups, kConsumers>(args, block_table, block_bytes, head_offset, first,
+                                             work.seen.end);
     };
     Piece keys = piece_of(work.first_step);
     for (int first = work.first_step; first >= work.last_step; first -= T::kPositions) {
@@ -244,11 +243,11 @@ __device__ __forceinline__ void bring_keys_and_values(const PrefillKernelArgs& a
 // -----------------------------------------------------------------------------
 
 // Several warps, each some of the rows.
-template <int kGroups>
+template <int kGroups, int kConsumers>
 __device__ __forceinline__ void bring_queries(const PrefillKernelArgs& args,
-                                              Smem<kGroups>& smem,
+                                              Smem<kGroups, kConsumers>& smem,
                                               int bringer) {
-  using T = Tiling<kGroups>;
+  using T = Tiling<kGroups, kConsumers>;
   RingPlace<T::kQueryBuffers> place;
   for (RingPlace<kWorkSlots> work_place;; work_place.advance()) {
     work_place.wait_full(smem.work_full);
@@ -307,14 +306,14 @@ constexpr int kConsumerDone = 8;  // + c: all warps of consumer c are here
 
 // Queries of a consumer: of each 16 columns, where they lie in shared memory or what the thread
 // holds of them.
-template <int kGroups>
+template <int kGroups, int kConsumers>
 struct ConsumerQueries {
   uint32_t smem;
-  uint32_t fragments[Tiling<kGroups>::kQueriesInRegisters ? kGroups * 4 : 1][4];
+  uint32_t fragments[Tiling<kGroups, kConsumers>::kQueriesInRegisters ? kGroups * 4 : 1][4];
 
   __device__ __forceinline__ void set(uint32_t address) {
     smem = address;
-    if constexpr (Tiling<kGroups>::kQueriesInRegisters) {
+    if constexpr (Tiling<kGroups, kConsumers>::kQueriesInRegisters) {
       const int row = static_cast<int>(threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16);
       const int chunk = static_cast<int>(threadIdx.x % 32 / 16);
 #pragma unroll
@@ -326,11 +325,12 @@ struct ConsumerQueries {
   }
 };
 
-template <int kGroups>
-__device__ __forceinline__ void issue_scores(float (&scores)[Tiling<kGroups>::kPositions / 2],
-                                             const ConsumerQueries<kGroups>& queries,
-                                             uint32_t keys) {
-  using T = Tiling<kGroups>;
+template <int kGroups, int kConsumers>
+__device__ __forceinline__ void issue_scores(
+    float (&scores)[Tiling<kGroups, kConsumers>::kPositions / 2],
+    const ConsumerQueries<kGroups, kConsumers>& queries,
+    uint32_t keys) {
+  using T = Tiling<kGroups, kConsumers>;
   const uint64_t b = smem_descriptor(keys);
 #pragma unroll
   for (int k = 0; k < kGroups * 4; ++k) {
@@ -346,14 +346,14 @@ __device__ __forceinline__ void issue_scores(float (&scores)[Tiling<kGroups>::kP
   wgmma_commit();
 }
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
 __device__ __forceinline__ void issue_outputs(
     float (&out)[kGroups * 32],
-    const uint32_t (&weights)[Tiling<kGroups>::kPositions / 16][4],
+    const uint32_t (&weights)[Tiling<kGroups, kConsumers>::kPositions / 16][4],
     uint32_t values) {
-  const uint64_t b = transposed_descriptor(values, Tiling<kGroups>::kKvGroupBytes);
+  const uint64_t b = transposed_descriptor(values, Tiling<kGroups, kConsumers>::kKvGroupBytes);
 #pragma unroll
-  for (int run = 0; run < Tiling<kGroups>::kPositions / 16; ++run) {
+  for (int run = 0; run < Tiling<kGroups, kConsumers>::kPositions / 16; ++run) {
     Wgmma<kGroups * 64>::template regs_smem<true>(out, weights[run], b + run * (2048 / 16), true);
   }
   wgmma_commit();
@@ -385,11 +385,11 @@ struct StepState {
   int positions[2];  // of the thread's two rows
 };
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
 __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
-                                        Smem<kGroups>& smem,
+                                        Smem<kGroups, kConsumers>& smem,
                                         int consumer) {
-  using T = Tiling<kGroups>;
+  using T = Tiling<kGroups, kConsumers>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int first_row = consumer * kConsumerRows + static_cast<int>(threadIdx.x % 128 / 32) * 16;
   const int rows[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
@@ -401,7 +401,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   uint32_t weights[T::kPositions / 16][4];
   float out[kGroups * 32];
   float rescale[2];
-  ConsumerQueries<kGroups> queries;
+  ConsumerQueries<kGroups, kConsumers> queries;
   StepState step;
   TileState tile;  // of `step`
   TileState done;  // the one before
@@ -430,7 +430,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   };
   const auto issue_step_scores = [&] {
     wgmma_fence();
-    issue_scores<kGroups>(scores, queries, smem_address(smem.keys[key_place.index]));
+    issue_scores<kGroups, kConsumers>(scores, queries, smem_address(smem.keys[key_place.index]));
   };
   const auto release_keys = [&] {
     pin_registers(scores);
@@ -447,7 +447,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   const auto issue_step_outputs = [&] {
     value_place.wait_full(smem.values_full);
     wgmma_fence();
-    issue_outputs<kGroups>(out, weights, smem_address(smem.values[value_place.index]));
+    issue_outputs<kGroups, kConsumers>(out, weights, smem_address(smem.values[value_place.index]));
   };
   const auto release_values = [&] {
     pin_registers(out);
@@ -476,7 +476,7 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   };
 
   constexpr int kTurnThreads = 2 * 128;  // who waits and who lets go
-  const int next_consumer = (consumer + 1) % T::kConsumers;
+  const int next_consumer = (consumer + 1) % kConsumers;
   if (next_consumer == 0) named_barrier_arrive(kTurn + 0, kTurnThreads);
   clear_outputs();
   while (begin_tile()) {
@@ -532,26 +532,26 @@ __device__ __forceinline__ void compute(const PrefillKernelArgs& args,
   }
 }
 
-template <int kGroups>
-__global__ void __launch_bounds__(Tiling<kGroups>::kThreads, 1)
+template <int kGroups, int kConsumers>
+__global__ void __launch_bounds__(Tiling<kGroups, kConsumers>::kThreads, 1)
     sm90_prefill_kernel(PrefillKernelArgs args) {
-  using T = Tiling<kGroups>;
+  using T = Tiling<kGroups, kConsumers>;
   extern __shared__ __align__(1024) char raw_smem[];
-  auto& smem = *reinterpret_cast<Smem<kGroups>*>(raw_smem);
+  auto& smem = *reinterpret_cast<Smem<kGroups, kConsumers>*>(raw_smem);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kWorkSlots; ++i) {
       barrier_init(smem_address(&smem.work_full[i]), 1);
-      barrier_init(smem_address(&smem.work_empty[i]), 1 + kQueryBringers + T::kConsumers * 4);
+      barrier_init(smem_address(&smem.work_empty[i]), 1 + kQueryBringers + kConsumers * 4);
     }
     for (int i = 0; i < T::kQueryBuffers; ++i) {
       barrier_init(smem_address(&smem.queries_full[i]), kQueryBringers);
-      barrier_init(smem_address(&smem.queries_empty[i]), T::kConsumers * 4);
+      barrier_init(smem_address(&smem.queries_empty[i]), kConsumers * 4);
     }
     for (int i = 0; i < kStages; ++i) {
       barrier_init(smem_address(&smem.keys_full[i]), 1);
-      barrier_init(smem_address(&smem.keys_empty[i]), T::kConsumers * 4);
+      barrier_init(smem_address(&smem.keys_empty[i]), kConsumers * 4);
       barrier_init(smem_address(&smem.values_full[i]), 1);
-      barrier_init(smem_address(&smem.values_empty[i]), T::kConsumers * 4);
+      barrier_init(smem_address(&smem.values_empty[i]), kConsumers * 4);
     }
     barrier_init_fence();
   }
@@ -563,30 +563,52 @@ __global__ void __launch_bounds__(Tiling<kGroups>::kThreads, 1)
     give_up_registers<T::kProducerRegisters>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
     if (warp == 0) {
-      find_work<kGroups>(args, smem);
+      find_work<kGroups, kConsumers>(args, smem);
     } else if (warp == 1) {
-      bring_keys_and_values<kGroups>(args, smem);
+      bring_keys_and_values<kGroups, kConsumers>(args, smem);
     } else {
-      bring_queries<kGroups>(args, smem, warp - 2);
+      bring_queries<kGroups, kConsumers>(args, smem, warp - 2);
     }
   } else {
     take_registers<T::kConsumerRegisters>();
-    compute<kGroups>(args, smem, warpgroup - 1);
+    compute<kGroups, kConsumers>(args, smem, warpgroup - 1);
   }
 }
 
-template <int kGroups>
+template <int kGroups, int kConsumers>
+int64_t num_works(const PrefillKernelArgs& args) {
+  return max_query_tiles(args, Tiling<kGroups, kConsumers>::kTileRows) * args.num_kv_heads;
+}
+
+template <int kGroups, int kConsumers>
 void launch_sm90_prefill(const PrefillKernelArgs& args, cudaStream_t stream) {
-  constexpr int64_t kSmemBytes = sizeof(Smem<kGroups>);
+  using T = Tiling<kGroups, kConsumers>;
+  constexpr int64_t kSmemBytes = sizeof(Smem<kGroups, kConsumers>);
   static_assert(kSmemBytes <= 227 * 1024);
-  allow_smem(sm90_prefill_kernel<kGroups>, kSmemBytes);
-  const int64_t num_works = max_query_tiles(args, Tiling<kGroups>::kTileRows) * args.num_kv_heads;
-  const int64_t num_blocks = std::min<int64_t>(num_works, device_traits().num_sms);
-  launch(sm90_prefill_kernel<kGroups>,
+  allow_smem(sm90_prefill_kernel<kGroups, kConsumers>, kSmemBytes);
+  const int64_t num_blocks =
+      std::min<int64_t>(num_works<kGroups, kConsumers>(args), device_traits().num_sms);
+  launch(sm90_prefill_kernel<kGroups, kConsumers>,
          {.grid = dim3(static_cast<unsigned>(num_blocks)),
-          .block = dim3(Tiling<kGroups>::kThreads),
+          .block = dim3(T::kThreads),
           .smem_bytes = kSmemBytes},
          stream, args);
+}
+
+// Up to 64 columns the softmax takes longer than the products. The registers suffice for three
+// consumers that are about it at different times: 480 TFLOP/s instead of 415. But their tiles are
+// larger, which counts where blocks get few of them, and where sequences are so short that tiles
+// begin and end more than they multiply: with 128 to 256 rows each, two are 2 to 30 % faster. Rows
+// are all that is known here; such short chunks of long sequences are taken for short sequences.
+bool three_consumers_are_faster(const PrefillKernelArgs& args) {
+  constexpr int64_t kFewRows = 512;
+  if (args.batch.num_tokens < kFewRows * args.batch.num_seqs) return false;
+  constexpr double kSpeedup = 480.0 / 415.0;
+  const int64_t num_sms = device_traits().num_sms;
+  const int64_t rounds_of_two = ceil_div(num_works<1, 2>(args), num_sms);
+  const int64_t rounds_of_three = ceil_div(num_works<1, 3>(args), num_sms);
+  return static_cast<double>(rounds_of_three) * 3 <
+         static_cast<double>(rounds_of_two) * 2 * kSpeedup;
 }
 
 }  // namespace
@@ -597,13 +619,15 @@ void sm90_prefill_attention(const PrefillAttentionArgs& args, cudaStream_t strea
   if (kernel_args.batch.num_tokens == 0 || kernel_args.batch.num_seqs == 0) return;
   switch (num_kv_groups(kernel_args.head_dim)) {
     case 1:
-      return launch_sm90_prefill<1>(kernel_args, stream);
+      return three_consumers_are_faster(kernel_args)
+                 ? launch_sm90_prefill<1, 3>(kernel_args, stream)
+                 : launch_sm90_prefill<1, 2>(kernel_args, stream);
     case 2:
-      return launch_sm90_prefill<2>(kernel_args, stream);
+      return launch_sm90_prefill<2, 2>(kernel_args, stream);
     case 3:
-      return launch_sm90_prefill<3>(kernel_args, stream);
+      return launch_sm90_prefill<3, 2>(kernel_args, stream);
     default:
-      return launch_sm90_prefill<4>(kernel_args, stream);
+      return launch_sm90_prefill<4, 2>(kernel_args, stream);
   }
 }
 

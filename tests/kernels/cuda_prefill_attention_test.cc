@@ -266,6 +266,10 @@ const std::vector<Problem>& problems() {
            sequences.push_back({i % 7, i % 5 == 0 ? 0 : i * 7 % 500 + 7});
          return sequences;
        }()},
+      // So many rows that narrow heads get larger tiles.
+      {"larger_tiles", 16, 4, 16, 64, {{1280, 1280}}},
+      {"larger_tiles_ragged", 16, 4, 64, 64, {{1000, 1100}, {60, 460}}, 100, true},
+      {"larger_tiles_in_rounds", 32, 8, 64, 64, {{0, 0}, {1400, 1700}, {697, 697}, {3, 0}}, 100},
       {"blocks_of_16", 8, 2, 128, 16, {{100, 333}, {40, 40}, {1, 17}}},
       {"blocks_of_48", 8, 2, 128, 48, {{100, 333}, {48, 96}, {1, 49}}},
       {"blocks_of_128", 8, 2, 128, 128, {{100, 333}, {128, 256}, {1, 129}}},
