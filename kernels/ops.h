@@ -338,6 +338,10 @@ class Ops {
   virtual void reserve(const StepLimits& limits) = 0;
 
   // Weights. A matrix is packed for one use and serves no other.
+  /// Names how pack_rows lays out matrices for mlp and moe: equal names, equal bytes, so that
+  /// weights packed by one program can be read by another. Up to 47 characters. Empty: packed
+  /// weights of this backend are not to be kept.
+  virtual std::string weight_layout() const { return {}; }
   virtual int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const = 0;
   /// Packs rows [first_row, first_row + count) of a matrix from row-major host memory. May be
   /// called from several threads for different rows; `to` is the whole matrix's memory, zeroed

@@ -113,6 +113,12 @@ void OutputFile::write_at(int64_t offset, const void* from, int64_t num_bytes) c
   }
 }
 
+void OutputFile::sync() const {
+  if (::fsync(descriptor_) != 0) {
+    throw ConfigError(path_.string(), "cannot be completed: " + reason(errno));
+  }
+}
+
 void OutputFile::close() {
   const int descriptor = std::exchange(descriptor_, -1);
   if (descriptor >= 0 && ::close(descriptor) != 0) {

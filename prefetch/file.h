@@ -26,6 +26,7 @@ class File {
   void read_at(int64_t offset, void* to, int64_t num_bytes) const;
 
   const std::filesystem::path& path() const { return path_; }
+  int descriptor() const { return descriptor_; }    // still the file's
   int64_t num_bytes() const { return num_bytes_; }  // when it was opened
 
  private:
@@ -46,6 +47,8 @@ class OutputFile {
 
   /// Throws ConfigError with path, offset and reason ("No space left on device").
   void write_at(int64_t offset, const void* from, int64_t num_bytes) const;
+  /// Waits until all that was written is on the device. Throws ConfigError.
+  void sync() const;
   /// Closes the file; some file systems report a full disk only now. Throws ConfigError.
   void close();
 

@@ -42,6 +42,22 @@ float half_to_float(uint16_t bits) {
   return std::bit_cast<float>(sign | wide_exponent << 23 | fraction << 13);
 }
 
+void convert_to_bf16(const std::byte* stored, WeightFormat format, int64_t num_values, Bf16* to) {
+  switch (format) {
+    case WeightFormat::kBF16:
+      std::memcpy(to, stored, static_cast<size_t>(num_values) * sizeof(Bf16));
+      return;
+    case WeightFormat::kF16:
+      for (int64_t i = 0; i < num_values; ++i) {
+        to[i] = to_bf16(half_to_float(load<uint16_t>(stored + i * 2)));
+      }
+      return;
+    case WeightFormat::kF32:
+      for (int64_t i = 0; i < num_values; ++i) to[i] = to_bf16(load<float>(stored + i * 4));
+      return;
+  }
+}
+
 void read_rows_as_bf16(const File& file,
                        const TensorSource& source,
                        int64_t first_row,
@@ -62,15 +78,7 @@ void read_rows_as_bf16(const File& file,
     scratch.resize(static_cast<size_t>(num_values * value_bytes));
   }
   file.read_at(offset, scratch.data(), num_values * value_bytes);
-  if (source.format == WeightFormat::kF16) {
-    for (int64_t i = 0; i < num_values; ++i) {
-      to[i] = to_bf16(half_to_float(load<uint16_t>(scratch.data() + i * 2)));
-    }
-  } else {
-    for (int64_t i = 0; i < num_values; ++i) {
-      to[i] = to_bf16(load<float>(scratch.data() + i * 4));
-    }
-  }
+  convert_to_bf16(scratch.data(), source.format, num_values, to);
 }
 
 std::vector<float> read_as_float(const File& file, const TensorSource& source) {

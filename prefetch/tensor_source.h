@@ -30,8 +30,12 @@ struct TensorSource {
   int64_t num_bytes() const { return num_values() * weight_format_bytes(format); }
 };
 
+/// Values as they lie in a file, any alignment, as bf16: F16 and F32 are rounded to nearest, ties
+/// to even.
+void convert_to_bf16(const std::byte* stored, WeightFormat format, int64_t num_values, Bf16* to);
+
 /// Reads rows [first_row, first_row + count) into `to`. Values stored as F16 or F32 are rounded
-/// to bf16, to nearest, ties to even. `scratch` grows to the bytes of those rows once and may be
+/// as convert_to_bf16 does. `scratch` grows to the bytes of those rows once and may be
 /// used again. Throws ConfigError as File::read_at.
 void read_rows_as_bf16(const File& file,
                        const TensorSource& source,

@@ -81,6 +81,7 @@ class CpuOps final : public Ops {
     limits_ = limits;
   }
 
+  std::string weight_layout() const override { return cpu::kLayoutName; }
   int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return cpu::tiled_bytes(num_rows, num_cols);
   }

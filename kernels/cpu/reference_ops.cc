@@ -45,6 +45,7 @@ class ReferenceOps final : public Ops {
     scratch_ = cpu::ReferenceScratch(limits, pool_.num_threads());
   }
 
+  std::string weight_layout() const override { return cpu::kLayoutName; }
   int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return cpu::tiled_bytes(num_rows, num_cols);
   }

@@ -18,6 +18,8 @@ namespace augur::cpu {
 inline constexpr int64_t kTileRows = 16;
 inline constexpr int64_t kTileCols = 32;
 inline constexpr int64_t kTileBytes = kTileRows * kTileCols * 2;
+/// Ops::weight_layout of every backend that uses these tiles. Another layout has another name.
+inline constexpr char kLayoutName[] = "cpu-tiles-16x32-pairs";
 
 constexpr int64_t num_row_tiles(int64_t num_rows) {
   return (num_rows + kTileRows - 1) / kTileRows;

@@ -116,6 +116,7 @@ class CudaOps final : public Ops {
     sampler_.emplace(sampler_limits(limits));
   }
 
+  std::string weight_layout() const override { return cuda::kLayoutName; }
   int64_t packed_bytes(MatrixUse use, int64_t num_rows, int64_t num_cols) const override {
     return use == MatrixUse::kMlp ? cuda::tiled_matrix_bytes(num_rows, num_cols)
                                   : align_up(num_rows * num_cols * dtype_bytes(DType::kBF16));

@@ -19,6 +19,8 @@ namespace augur::cuda {
 inline constexpr int kTileRows = 64;
 inline constexpr int kTileCols = 64;
 inline constexpr int64_t kTileBytes = int64_t{kTileRows} * kTileCols * 2;
+/// Ops::weight_layout. Another layout has another name.
+inline constexpr char kLayoutName[] = "cuda-tiles-64x64-swizzled";
 
 AUGUR_HOST_DEVICE constexpr int64_t num_tiles(int64_t length) {
   return (length + kTileCols - 1) / kTileCols;

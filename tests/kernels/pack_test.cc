@@ -81,5 +81,21 @@ TEST(Pack, RefusesRowsOutsideTheMatrix) {
   EXPECT_THROW(pack_rows_tiled(packed.data(), 4, 4, 5, 0, rows.data()), std::logic_error);
 }
 
+// Files of packed weights are known by the layout's name: one that moves a value needs another.
+TEST(LayoutName, StandsForThesePlaces) {
+  ASSERT_STREQ(kLayoutName, "cpu-tiles-16x32-pairs");
+  EXPECT_EQ(tiled_bytes(17, 33), 4096);
+  const std::vector<Bf16> matrix = numbered(17 * 33);
+  std::vector<Bf16> packed(2048);
+  pack_rows_tiled(reinterpret_cast<std::byte*>(packed.data()), 17, 33, 0, 17, matrix.data());
+  EXPECT_EQ(packed[0].bits, 1);                    // (0, 0)
+  EXPECT_EQ(packed[1].bits, 2);                    // (0, 1)
+  EXPECT_EQ(packed[2].bits, 33 + 1);               // (1, 0)
+  EXPECT_EQ(packed[32].bits, 3);                   // (0, 2)
+  EXPECT_EQ(packed[512].bits, 33);                 // (0, 32)
+  EXPECT_EQ(packed[1024].bits, 16 * 33 + 1);       // (16, 0)
+  EXPECT_EQ(packed[1024 + 32].bits, 16 * 33 + 3);  // (16, 2)
+}
+
 }  // namespace
 }  // namespace augur::cpu
