@@ -83,23 +83,34 @@ __attribute__((target("avx2"))) void scan_avx2(const Scan& scan, Best& best) {
 }
 
 // The instruction takes one unsigned side: row + 128, which adds 128 times the query's sum. Two
-// sums, because each product waits four cycles for the one before.
+// sums, because each product waits for the one before.
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void scan_vnni(const Scan& scan,
                                                                       Best& best) {
   const __m512i sign_bits = _mm512_set1_epi8(static_cast<char>(0x80));
+  int32_t query[Key::kMaxDims / kGroupDims];
+  std::memcpy(query, scan.query, static_cast<size_t>(scan.num_groups) * sizeof(int32_t));
   int32_t query_sum = 0;
   for (int i = 0; i < scan.num_groups * kGroupDims; ++i) query_sum += scan.query[i];
+  const __m512i correction = _mm512_set1_epi32(-128 * query_sum);
   const int8_t* next = scan.values;
   for (int b = 0; b < scan.num_blocks; ++b) {
-    __m512i sums[2] = {_mm512_set1_epi32(-128 * query_sum), _mm512_setzero_si512()};
-    for (int g = 0; g < scan.num_groups; ++g, next += sizeof(__m512i)) {
-      int32_t four = 0;
-      std::memcpy(&four, scan.query + g * kGroupDims, sizeof(four));
-      const __m512i rows = _mm512_xor_si512(_mm512_loadu_si512(next), sign_bits);
-      sums[g % 2] = _mm512_dpbusd_epi32(sums[g % 2], rows, _mm512_set1_epi32(four));
+    __m512i even = correction;
+    __m512i odd = _mm512_setzero_si512();
+    int g = 0;
+    for (; g + 2 <= scan.num_groups; g += 2, next += 2 * sizeof(__m512i)) {
+      const __m512i first = _mm512_xor_si512(_mm512_loadu_si512(next), sign_bits);
+      const __m512i second =
+          _mm512_xor_si512(_mm512_loadu_si512(next + sizeof(__m512i)), sign_bits);
+      even = _mm512_dpbusd_epi32(even, first, _mm512_set1_epi32(query[g]));
+      odd = _mm512_dpbusd_epi32(odd, second, _mm512_set1_epi32(query[g + 1]));
+    }
+    if (g < scan.num_groups) {
+      const __m512i last = _mm512_xor_si512(_mm512_loadu_si512(next), sign_bits);
+      even = _mm512_dpbusd_epi32(even, last, _mm512_set1_epi32(query[g]));
+      next += sizeof(__m512i);
     }
     int32_t dots[kBlockRows];
-    _mm512_storeu_si512(dots, _mm512_add_epi32(sums[0], sums[1]));
+    _mm512_storeu_si512(dots, _mm512_add_epi32(even, odd));
     keep_best(scan, b, dots, best);
   }
 }
