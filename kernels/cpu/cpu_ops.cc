@@ -70,8 +70,9 @@ class CpuOps final : public Ops {
                                   limits.hidden_size,
                                   limits.expert_intermediate_size,
                                   limits.mlp_intermediate_size,
-                                  limits.num_experts,
-                                  limits.top_k};
+                                  limits.num_experts + limits.num_low_bit_experts,
+                                  limits.top_k,
+                                  num_threads};
       bytes = std::max({bytes, cpu::moe_scratch_bytes(moe, isa_),
                         cpu::router_scratch_bytes(limits, num_threads)});
     }

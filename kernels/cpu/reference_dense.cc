@@ -39,6 +39,7 @@ void gated_panel(const MlpWeights& weights,
 }
 
 void require_mlp_shape(const MlpWeights& weights, int64_t hidden, const ReferenceScratch& scratch) {
+  AUGUR_REQUIRE(weights.gate.scales == nullptr, "only experts may be int8");
   const int64_t intermediate = weights.gate.num_rows;
   AUGUR_REQUIRE(weights.gate.num_cols == hidden && weights.up.num_cols == hidden &&
                     weights.up.num_rows == intermediate && weights.down.num_rows == hidden &&
@@ -80,7 +81,7 @@ int64_t sort_by_expert(const MoeArgs& args,
                        const ReferenceScratch& scratch) {
   const int32_t* const experts = args.experts + first_token * args.top_k;
   const int64_t num_choices = num_tokens * args.top_k;
-  const int num_experts = args.table.num_experts;
+  const int num_experts = args.num_choosable();
   int32_t* const starts = scratch.expert_starts();
   std::fill(starts, starts + num_experts + 1, 0);
   for (int64_t c = 0; c < num_choices; ++c) ++starts[experts[c] + 1];
@@ -100,8 +101,8 @@ int64_t sort_by_expert(const MoeArgs& args,
   return num_active;
 }
 
-MlpWeights expert_weights(const ExpertTable& table, int32_t expert) {
-  return table.layout.view(table.slots + table.slot_of_expert[expert] * table.layout.block_bytes);
+MlpWeights expert_weights(const MoeArgs& args, int32_t choice) {
+  return args.table_of(choice).view(args.expert_of(choice));
 }
 
 void moe_slab(const MoeArgs& args,
@@ -124,7 +125,7 @@ void moe_slab(const MoeArgs& args,
     int64_t start = 0;
     const int64_t count = expert_rows(chunk_idx / inner_panels, &start);
     gated_panel(
-        expert_weights(args.table, scratch.active_experts()[chunk_idx / inner_panels]),
+        expert_weights(args, scratch.active_experts()[chunk_idx / inner_panels]),
         chunk_idx % inner_panels,
         {static_cast<const float*>(x.data), x.row_stride, count, scratch.sorted_tokens() + start},
         scratch.panel(worker_idx), scratch.intermediate() + start * intermediate, intermediate);
@@ -138,11 +139,10 @@ void moe_slab(const MoeArgs& args,
       const int64_t choice = scratch.sorted_choices()[start + i];
       std::copy(values, values + num_values, scratch.expert_outputs() + choice * hidden + first);
     };
-    multiply_panel(
-        expert_weights(args.table, scratch.active_experts()[chunk_idx / outer_panels]).down,
-        chunk_idx % outer_panels,
-        {scratch.intermediate() + start * intermediate, intermediate, count},
-        scratch.panel(worker_idx), store);
+    multiply_panel(expert_weights(args, scratch.active_experts()[chunk_idx / outer_panels]).down,
+                   chunk_idx % outer_panels,
+                   {scratch.intermediate() + start * intermediate, intermediate, count},
+                   scratch.panel(worker_idx), store);
   });
 
   pool.parallel_for(num_tokens, [&](int64_t token, int) {
@@ -257,12 +257,17 @@ void reference_moe(const MoeArgs& args, const ReferenceScratch& scratch, WorkerP
                     layout.hidden_size <= limits.hidden_size &&
                     layout.intermediate_size <= limits.expert_intermediate_size,
                 "more than was reserved");
+  AUGUR_REQUIRE(args.num_choosable() <= limits.num_experts + limits.num_low_bit_experts &&
+                    (args.low_bit.slots == nullptr ||
+                     (args.low_bit.layout.hidden_size == layout.hidden_size &&
+                      args.low_bit.layout.intermediate_size == layout.intermediate_size)),
+                "low-bit experts of another size, or more than were reserved");
   if (args.shared.gate.data != nullptr) {
     require_mlp_shape(args.shared, layout.hidden_size, scratch);
     AUGUR_REQUIRE(args.shared.gate.num_rows <= limits.mlp_intermediate_size,
                   "more than was reserved");
   }
-  require_in_range(args.experts, num_tokens * args.top_k, args.table.num_experts, "expert");
+  require_in_range(args.experts, num_tokens * args.top_k, args.num_choosable(), "expert");
   for (int64_t first = 0; first < num_tokens; first += kSlabRows) {
     moe_slab(args, first, std::min(kSlabRows, num_tokens - first), scratch, pool);
   }

@@ -149,6 +149,8 @@ void mlp(const MlpArgs& args, const MoeMemory& memory, cudaStream_t stream) {
 
 void moe(const MoeArgs& args, const MoeMemory& memory, cudaStream_t stream) {
   const int64_t num_tokens = args.x.num_rows;
+  AUGUR_REQUIRE(args.table.layout.format == WeightFormat::kBF16 && args.low_bit.slots == nullptr,
+                "experts are bf16 on CUDA");
   if (num_tokens == 0) return;
   const int64_t hidden = args.table.layout.hidden_size;
   const int64_t intermediate = args.table.layout.intermediate_size;
