@@ -1,5 +1,6 @@
-// One MoE layer of the shape of Qwen3-30B-A3B, and of the demo model: bytes of expert weights
-// read per second against the measured bandwidth of memory, and the arithmetic rate.
+// One MoE layer of the shape of Qwen3-30B-A3B, and of the demo model, with bf16 and with int8
+// weights: bytes of expert weights read per second against the measured bandwidth of memory, and
+// the arithmetic rate.
 //
 // Every token chooses its own experts at random, so the number of experts read grows as in use.
 #include <benchmark/benchmark.h>
@@ -15,9 +16,9 @@
 #include <vector>
 
 #include "bench/cpu_peak.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/moe.h"
-#include "kernels/cpu/tile_layout.h"
 
 namespace augur::cpu {
 namespace {
@@ -33,15 +34,20 @@ constexpr MoeShape kQwen = {"qwen3_30b", 2048, 768, 128, 8};
 constexpr MoeShape kDemo = {"demo", 256, 64, 32, 4};
 
 struct Layer {
-  explicit Layer(const MoeShape& shape) {
-    const int64_t projection = tiled_bytes(shape.intermediate_size, shape.hidden_size);
-    const int64_t down = tiled_bytes(shape.hidden_size, shape.intermediate_size);
-    table.layout = {shape.hidden_size, shape.intermediate_size, projection, 2 * projection,
-                    2 * projection + down};
+  Layer(const MoeShape& shape, ExpertFormat format) {
+    const auto ops = make_cpu_ops(/*num_threads=*/1);
+    const ExpertLayout bf16 = expert_layout(*ops, shape.hidden_size, shape.intermediate_size);
+    table.layout = expert_layout(*ops, shape.hidden_size, shape.intermediate_size, format);
     slots = allocate_host(table.layout.block_bytes * shape.num_experts);
-    auto* const values = slots.as<uint16_t>();
-    for (int64_t i = 0; i < slots.num_bytes() / 2; ++i) {
-      values[i] = static_cast<uint16_t>(0x3c00 | (i * 40503 & 0x807f));
+    Buffer block = allocate_host(bf16.block_bytes);
+    for (int expert = 0; expert < shape.num_experts; ++expert) {
+      std::byte* const slot = slots.data() + expert * table.layout.block_bytes;
+      std::byte* const to = format == ExpertFormat::kInt8 ? block.data() : slot;
+      auto* const values = reinterpret_cast<uint16_t*>(to);
+      for (int64_t i = 0; i < bf16.block_bytes / 2; ++i) {
+        values[i] = static_cast<uint16_t>(0x3c00 | ((i + expert) * 40503 & 0x807f));
+      }
+      if (format == ExpertFormat::kInt8) ops->quantize_expert(bf16, to, table.layout, slot);
     }
     slot_of_expert.resize(shape.num_experts);
     std::iota(slot_of_expert.begin(), slot_of_expert.end(), 0);
@@ -54,9 +60,14 @@ struct Layer {
   ExpertTable table;
 };
 
-const Layer& layer_of(const MoeShape& shape) {
+const char* name_of(ExpertFormat format) {
+  return format == ExpertFormat::kInt8 ? "int8" : "bf16";
+}
+
+const Layer& layer_of(const MoeShape& shape, ExpertFormat format) {
   static std::map<std::string, Layer> layers;
-  return layers.try_emplace(shape.name, shape).first->second;
+  const std::string name = std::string(shape.name) + name_of(format);
+  return layers.try_emplace(name, shape, format).first->second;
 }
 
 WorkerPool& pool() {
@@ -72,8 +83,9 @@ double bandwidth() {
 // A few routings in turn, so that consecutive calls choose other experts.
 constexpr int kNumRoutings = 8;
 
-void moe_bench(benchmark::State& state, Isa isa, MoeShape shape, int64_t num_tokens) {
-  const Layer& layer = layer_of(shape);
+void moe_bench(
+    benchmark::State& state, Isa isa, MoeShape shape, ExpertFormat format, int64_t num_tokens) {
+  const Layer& layer = layer_of(shape, format);
   std::mt19937 engine(1);
   std::vector<int32_t> all(shape.num_experts);
   std::iota(all.begin(), all.end(), 0);
@@ -95,9 +107,10 @@ void moe_bench(benchmark::State& state, Isa isa, MoeShape shape, int64_t num_tok
   Buffer x = allocate_host(num_tokens * shape.hidden_size * 2);
   std::memset(x.data(), 0x3c, x.num_bytes());
   Buffer out = allocate_host(num_tokens * shape.hidden_size * 4);
-  Buffer scratch = allocate_host(moe_scratch_bytes(
-      {num_tokens, shape.hidden_size, shape.intermediate_size, 0, shape.num_experts, shape.top_k},
-      isa));
+  Buffer scratch =
+      allocate_host(moe_scratch_bytes({num_tokens, shape.hidden_size, shape.intermediate_size, 0,
+                                       shape.num_experts, shape.top_k, pool().num_threads()},
+                                      isa));
   MoeArgs args;
   args.x = dense(x.data(), DType::kBF16, num_tokens, shape.hidden_size);
   args.weights = weights.data();
@@ -130,15 +143,18 @@ void moe_bench(benchmark::State& state, Isa isa, MoeShape shape, int64_t num_tok
 
 int main(int argc, char** argv) {
   using namespace augur::cpu;
+  using augur::ExpertFormat;
   for (Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (!has_isa(isa)) continue;
     for (const MoeShape& shape : {kQwen, kDemo}) {
-      for (int64_t num_tokens : {1, 4, 16, 64, 256, 1024}) {
-        const std::string name = "moe/" + std::string(isa_name(isa)) + "/" + shape.name +
-                                 "/tokens:" + std::to_string(num_tokens);
-        benchmark::RegisterBenchmark(name.c_str(), moe_bench, isa, shape, num_tokens)
-            ->UseRealTime()
-            ->MinTime(0.2);
+      for (ExpertFormat format : {ExpertFormat::kBF16, ExpertFormat::kInt8}) {
+        for (int64_t num_tokens : {1, 4, 8, 16, 64, 256, 512, 1024}) {
+          const std::string name = "moe/" + std::string(isa_name(isa)) + "/" + shape.name + "/" +
+                                   name_of(format) + "/tokens:" + std::to_string(num_tokens);
+          benchmark::RegisterBenchmark(name.c_str(), moe_bench, isa, shape, format, num_tokens)
+              ->UseRealTime()
+              ->MinTime(0.2);
+        }
       }
     }
   }

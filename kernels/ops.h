@@ -47,6 +47,7 @@ struct StepLimits {
   int64_t expert_intermediate_size = 0;  // 0 without experts
   int64_t num_experts = 0;
   int64_t top_k = 0;
+  int64_t num_low_bit_experts = 0;  // of MoeArgs::low_bit; 0: never given
 };
 
 /// Row i of `out` becomes the embedding of token_ids[i].
@@ -234,8 +235,14 @@ class ExpertFeed {
 /// out = sum over the chosen experts of weight * expert(x), in the order of choice, plus
 /// shared(x) where given.
 ///   x        [num_tokens, hidden]  activation dtype
-///   experts  [num_tokens, top_k]   i32, as the router wrote them; -1 adds nothing
+///   experts  [num_tokens, top_k]   i32, as the router wrote them; -1 adds nothing;
+///            table.num_experts + e is expert e of low_bit, so that each choice says which form
+///            of an expert serves it
 ///   weights  [num_tokens, top_k]   f32
+///   table    the experts, in either format
+///   low_bit  a second form of them in slots of its own, of any format and number but the same
+///            sizes; slots == nullptr: none. Only backends that has_int8_experts() take one, or an
+///            int8 table
 ///   feed     null: every expert chosen is in its slot. Only backends whose memory the host reads
 ///            take one
 ///   out      [num_tokens, hidden]  f32 or intermediate dtype
@@ -245,9 +252,22 @@ struct MoeArgs {
   const float* weights = nullptr;
   int top_k = 0;
   ExpertTable table;
+  ExpertTable low_bit;
   MlpWeights shared;  // shared.gate.data == nullptr: no shared expert
   ExpertFeed* feed = nullptr;
   Tensor out;
+
+  /// Numbers that `experts` may hold: [0, num_choosable()).
+  int num_choosable() const {
+    return table.num_experts + (low_bit.slots == nullptr ? 0 : low_bit.num_experts);
+  }
+  /// The table that such a number means, and which of its experts.
+  const ExpertTable& table_of(int32_t choice) const {
+    return choice < table.num_experts ? table : low_bit;
+  }
+  int32_t expert_of(int32_t choice) const {
+    return choice < table.num_experts ? choice : choice - table.num_experts;
+  }
 };
 
 /// out row i = x row rows[i].
@@ -356,6 +376,19 @@ class Ops {
   /// Fills packed weights with bf16 values drawn evenly from [-amplitude, amplitude], to measure
   /// speed without a checkpoint.
   virtual void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) = 0;
+  /// Whether quantize_expert, and int8 experts in moe, work here.
+  virtual bool has_int8_experts() const { return false; }
+  /// Makes the int8 form of a packed expert: per output row scale = max |w| / 127, each weight the
+  /// nearest multiple of it (ties to even), so that it is off by at most scale / 2. A row of zeros
+  /// has scale 0; in one with a weight that is not finite, none is.
+  ///   from, block  a bf16 block in host memory
+  ///   to, out      an int8 layout of the same sizes; all of its block_bytes are written
+  /// Several threads may call, for different `out`. Requires has_int8_experts(), both blocks
+  /// 64-byte aligned.
+  virtual void quantize_expert(const ExpertLayout& from,
+                               const std::byte* block,
+                               const ExpertLayout& to,
+                               std::byte* out) const;
   virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
 
   virtual void embed(const EmbedArgs& args) = 0;
@@ -377,7 +410,10 @@ class Ops {
   }
 };
 
-/// Offsets of one expert's block for this backend.
-ExpertLayout expert_layout(const Ops& ops, int64_t hidden_size, int64_t intermediate_size);
+/// Offsets of one expert's block for this backend. Requires has_int8_experts() for kInt8.
+ExpertLayout expert_layout(const Ops& ops,
+                           int64_t hidden_size,
+                           int64_t intermediate_size,
+                           ExpertFormat format = ExpertFormat::kBF16);
 
 }  // namespace augur

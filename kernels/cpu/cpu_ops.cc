@@ -15,6 +15,7 @@
 #include "kernels/cpu/moe.h"
 #include "kernels/cpu/norm_rope.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/cpu/router.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/sampler.h"
@@ -69,8 +70,9 @@ class CpuOps final : public Ops {
                                   limits.hidden_size,
                                   limits.expert_intermediate_size,
                                   limits.mlp_intermediate_size,
-                                  limits.num_experts,
-                                  limits.top_k};
+                                  limits.num_experts + limits.num_low_bit_experts,
+                                  limits.top_k,
+                                  num_threads};
       bytes = std::max({bytes, cpu::moe_scratch_bytes(moe, isa_),
                         cpu::router_scratch_bytes(limits, num_threads)});
     }
@@ -96,6 +98,13 @@ class CpuOps final : public Ops {
   }
   void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) override {
     cpu::fill_random(to, num_bytes, amplitude, seed);
+  }
+  bool has_int8_experts() const override { return true; }
+  void quantize_expert(const ExpertLayout& from,
+                       const std::byte* block,
+                       const ExpertLayout& to,
+                       std::byte* out) const override {
+    cpu::quantize_expert(from, block, to, out);
   }
   int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
     return cpu::kv_block_bytes_cpu(block_size, num_kv_heads, head_dim);

@@ -28,7 +28,16 @@ struct GemmBlock {
   const std::byte* tokens = nullptr;   // packed, num_col_tiles wide
   const std::byte* weights = nullptr;  // tiles of tile_layout.h
   const std::byte* up = nullptr;       // kGated only, shaped as weights
-  const float* bias = nullptr;         // [num_rows] or null; not with kGated
+  // `weights` and `up` are int8 tiles of quantize.h. Requires num_tokens <= max_int8_tokens.
+  bool is_int8 = false;
+  // Set where the panels of weights lie in L2, and nothing needs to be brought there ahead.
+  bool has_cached_weights = false;
+  int64_t first_weight_panel = 0;  // the panel that `weights` and `up` begin with
+  // What each row's sums are multiplied by before all else: [num_rows], up to a whole panel; or
+  // null. up_scales: kGated only, given where scales are.
+  const float* scales = nullptr;
+  const float* up_scales = nullptr;
+  const float* bias = nullptr;  // [num_rows] or null; not with kGated
   void* out = nullptr;
   int64_t out_stride = 0;  // elements; kGated: unused
   // Set where `out` is larger than the L2 of all cores at work: it may then be written past them.
@@ -70,9 +79,15 @@ struct GemmUnit {
   int64_t token_group;  // blocks of packed tokens begin at multiples of this
   int64_t panel_group;  // blocks of this many panels (and multiples) run best
   int64_t block_bytes;  // bf16 tokens of one block that stay in L2 beside the weights
+  // Up to as many tokens multiply() widens int8 weights on their way to the registers; more would
+  // pass over them again and again, and widen() comes first.
+  int64_t max_int8_tokens;
   int64_t (*packed_bytes)(int64_t num_tokens, int64_t num_col_tiles);
   void (*pack_tokens)(const PackTokensArgs& args);
   void (*multiply)(const GemmBlock& block);
+  // Turns int8 tiles (quantize.h) into bf16 tiles of the same whole numbers; 64-byte aligned. Null
+  // where max_int8_tokens has no bound.
+  void (*widen)(const std::byte* from, int64_t num_tiles, std::byte* to);
   void (*combine)(const CombineArgs& args);
 };
 

@@ -55,8 +55,9 @@ class Ahead {
 };
 
 // Sums of one token tile and up to four panels, to out [16, 16 * kPanels]. Registers 0 to 3 are
-// sums, 4 tokens, 5 to 7 weights.
-template <int kPanels>
+// sums, 4 tokens, 5 to 7 weights. Int8 tiles are widened on the way, into one of two buffers, so
+// that the next ones can be stored while these are still loaded.
+template <int kPanels, bool kIsInt8>
 void one_by(const std::byte* tokens,
             const std::byte* const* panels,
             int64_t num_tiles,
@@ -66,21 +67,29 @@ void one_by(const std::byte* tokens,
   if (kPanels > 1) _tile_zero(1);
   if (kPanels > 2) _tile_zero(2);
   if (kPanels > 3) _tile_zero(3);
+  alignas(64) std::byte widened[2][kPanels][kIsInt8 ? kTile : 1];
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
-    const int64_t offset = tile * kTile;
-    _tile_loadd(4, tokens + offset, 64);
-    _tile_loadd(5, panels[0] + offset, 64);
+    const std::byte* weights[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      weights[p] = kIsInt8 ? widened[tile % 2][p] : panels[p] + tile * kTile;
+      if (kIsInt8) widen(panels[p] + tile * (kTile / 2), /*num_tiles=*/1, widened[tile % 2][p]);
+    }
+    // The compiler's intrinsics do not say that a tile load reads memory: without this the stores
+    // of widen() would be dead to it.
+    if (kIsInt8) asm volatile("" : : "r"(widened) : "memory");
+    _tile_loadd(4, tokens + tile * kTile, 64);
+    _tile_loadd(5, weights[0], 64);
     _tile_dpbf16ps(0, 4, 5);
     if (kPanels > 1) {
-      _tile_loadd(6, panels[1] + offset, 64);
+      _tile_loadd(6, weights[1], 64);
       _tile_dpbf16ps(1, 4, 6);
     }
     if (kPanels > 2) {
-      _tile_loadd(7, panels[2] + offset, 64);
+      _tile_loadd(7, weights[2], 64);
       _tile_dpbf16ps(2, 4, 7);
     }
     if (kPanels > 3) {
-      _tile_loadd(5, panels[3] + offset, 64);
+      _tile_loadd(5, weights[3], 64);
       _tile_dpbf16ps(3, 4, 5);
     }
   }
@@ -152,14 +161,15 @@ void store_tile(const GemmBlock& block,
         continue;
       }
       uint16_t* const to = gated_row(block, first_token + t, panel);
-      store_gated(values, _mm512_load_ps(row + (num_out + p) * 16), to);
+      store_gated(scale_sums(block.scales, panel, values),
+                  scale_sums(block.up_scales, panel, _mm512_load_ps(row + (num_out + p) * 16)), to);
       // The other half of the last tile, where the number of panels is odd.
       if ((panel + 1) * 16 >= block.num_rows && panel % 2 == 0) clear_half(to + 16);
     }
   }
 }
 
-// Where tiles of sums may go without a detour: nothing is added, rounded or cut off.
+// Where tiles of sums may go without a detour: nothing is scaled, added, rounded or cut off.
 float* direct_output(const GemmBlock& block,
                      int64_t first_token,
                      int64_t num_tokens,
@@ -167,7 +177,10 @@ float* direct_output(const GemmBlock& block,
                      int num_panels) {
   const bool is_whole = first_token + num_tokens <= block.first_token + block.num_tokens &&
                         (first_panel + num_panels) * 16 <= block.num_rows;
-  if (block.output != GemmOutput::kF32 || block.bias != nullptr || !is_whole) return nullptr;
+  if (block.output != GemmOutput::kF32 || block.scales != nullptr || block.bias != nullptr ||
+      !is_whole) {
+    return nullptr;
+  }
   return static_cast<float*>(block.out) + first_token * block.out_stride + first_panel * 16;
 }
 
@@ -187,7 +200,7 @@ void stream_rows(const float* sums, float* out, int64_t out_stride) {
 }
 
 // One token tile by kPanels panels, and what becomes of the sums.
-template <int kPanels>
+template <int kPanels, bool kIsInt8>
 void multiply_one_tile(const GemmBlock& block,
                        const std::byte* const* panels,
                        int64_t first_token,
@@ -195,11 +208,11 @@ void multiply_one_tile(const GemmBlock& block,
   const std::byte* const tokens = block.tokens + first_token / 16 * block.num_col_tiles * kTile;
   float* const out = direct_output(block, first_token, 16, first_panel, kPanels);
   if (out != nullptr) {
-    one_by<kPanels>(tokens, panels, block.num_col_tiles, out, block.out_stride);
+    one_by<kPanels, kIsInt8>(tokens, panels, block.num_col_tiles, out, block.out_stride);
     return;
   }
   alignas(64) float sums[16 * 16 * kPanels];
-  one_by<kPanels>(tokens, panels, block.num_col_tiles, sums, 16 * kPanels);
+  one_by<kPanels, kIsInt8>(tokens, panels, block.num_col_tiles, sums, 16 * kPanels);
   store_tile(block, first_token, first_panel, kPanels, sums);
 }
 
@@ -211,14 +224,15 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
   const std::byte* const tokens = block.tokens + block.first_token / 16 * tile_row_bytes;
   const int64_t num_pairs = (num_token_tiles + 1) / 2;
   const int64_t distance = (block.output == GemmOutput::kGated ? 1 : kPanels) * tile_row_bytes;
-  Ahead ahead(panels[0] + distance, panels[kPanels - 1] + distance, block.num_col_tiles, num_pairs);
+  const int64_t num_ahead = block.has_cached_weights ? 0 : block.num_col_tiles;
+  Ahead ahead(panels[0] + distance, panels[kPanels - 1] + distance, num_ahead, num_pairs);
   const bool is_streamed = streams_out(block);
   for (int64_t t = 0; t < num_token_tiles; t += 2) {
     const int64_t token = block.first_token + t * 16;
     if (kPanels == 1 || t + 2 > num_token_tiles) {
-      multiply_one_tile<kPanels>(block, panels, token, first_panel);
+      multiply_one_tile<kPanels, false>(block, panels, token, first_panel);
       if (t + 2 <= num_token_tiles) {
-        multiply_one_tile<kPanels>(block, panels, token + 16, first_panel);
+        multiply_one_tile<kPanels, false>(block, panels, token + 16, first_panel);
       }
       continue;
     }
@@ -239,31 +253,53 @@ void multiply_panels(const GemmBlock& block, const std::byte* const* panels, int
   }
 }
 
-void multiply(const GemmBlock& block) {
-  _tile_loadconfig(&kTileConfig);
-  const int64_t panel_bytes = block.num_col_tiles * kTile;
+// A single token tile reads the weights once, four panels abreast.
+template <bool kIsInt8>
+void multiply_few(const GemmBlock& block) {
+  const int64_t panel_bytes = block.num_col_tiles * (kIsInt8 ? kTile / 2 : kTile);
   const auto weights = [&](int64_t panel) { return block.weights + panel * panel_bytes; };
   const auto up = [&](int64_t panel) { return block.up + panel * panel_bytes; };
-  // A single token tile reads the weights once, four panels abreast.
-  const bool is_small = block.num_tokens <= 16;
   int64_t panel = block.first_panel;
   const int64_t end = panel + block.num_panels;
   if (block.output == GemmOutput::kGated) {
-    for (; is_small && panel + 2 <= end; panel += 2) {
+    for (; panel + 2 <= end; panel += 2) {
       const std::byte* const panels[] = {weights(panel), weights(panel + 1), up(panel),
                                          up(panel + 1)};
-      multiply_one_tile<4>(block, panels, block.first_token, panel);
+      multiply_one_tile<4, kIsInt8>(block, panels, block.first_token, panel);
     }
+    if (panel < end) {
+      const std::byte* const panels[] = {weights(panel), up(panel)};
+      multiply_one_tile<2, kIsInt8>(block, panels, block.first_token, panel);
+    }
+    return;
+  }
+  for (; panel + 4 <= end; panel += 4) {
+    const std::byte* const panels[] = {weights(panel), weights(panel + 1), weights(panel + 2),
+                                       weights(panel + 3)};
+    multiply_one_tile<4, kIsInt8>(block, panels, block.first_token, panel);
+  }
+  for (; panel < end; ++panel) {
+    const std::byte* const panels[] = {weights(panel)};
+    multiply_one_tile<1, kIsInt8>(block, panels, block.first_token, panel);
+  }
+}
+
+void multiply_many(const GemmBlock& block) {
+  const int64_t panel_bytes = block.num_col_tiles * kTile;
+  const auto weights = [&](int64_t panel) {
+    return block.weights + (panel - block.first_weight_panel) * panel_bytes;
+  };
+  const auto up = [&](int64_t panel) {
+    return block.up + (panel - block.first_weight_panel) * panel_bytes;
+  };
+  int64_t panel = block.first_panel;
+  const int64_t end = panel + block.num_panels;
+  if (block.output == GemmOutput::kGated) {
     for (; panel < end; ++panel) {
       const std::byte* const panels[] = {weights(panel), up(panel)};
       multiply_panels<2>(block, panels, panel);
     }
   } else {
-    for (; is_small && panel + 4 <= end; panel += 4) {
-      const std::byte* const panels[] = {weights(panel), weights(panel + 1), weights(panel + 2),
-                                         weights(panel + 3)};
-      multiply_one_tile<4>(block, panels, block.first_token, panel);
-    }
     for (; panel + 2 <= end; panel += 2) {
       const std::byte* const panels[] = {weights(panel), weights(panel + 1)};
       multiply_panels<2>(block, panels, panel);
@@ -274,6 +310,17 @@ void multiply(const GemmBlock& block) {
     }
   }
   if (streams_out(block)) _mm_sfence();  // such stores come in no order with later ones
+}
+
+void multiply(const GemmBlock& block) {
+  _tile_loadconfig(&kTileConfig);
+  if (block.num_tokens > 16) {
+    multiply_many(block);
+  } else if (block.is_int8) {
+    multiply_few<true>(block);
+  } else {
+    multiply_few<false>(block);
+  }
   _tile_release();  // an idle tile file need not be saved when threads are switched
 }
 
@@ -316,6 +363,7 @@ void pack_tokens(const PackTokensArgs& args) {
 const GemmUnit kAmxGemm = {
     /*token_group=*/16,
     /*panel_group=*/4,
-    /*block_bytes=*/1 << 20, packed_bytes, pack_tokens, multiply, combine};
+    /*block_bytes=*/1 << 20,
+    /*max_int8_tokens=*/16,  packed_bytes, pack_tokens, multiply, widen, combine};
 
 }  // namespace augur::cpu

@@ -15,8 +15,14 @@ struct Avx2 {
 }  // namespace
 
 const GemmUnit kAvx2Gemm = {
-    /*token_group=*/1, /*panel_group=*/4, /*block_bytes=*/256 << 10,
-    packed_bytes,      pack_tokens,       multiply<Avx2>,
+    /*token_group=*/1,
+    /*panel_group=*/4,
+    /*block_bytes=*/256 << 10,
+    /*max_int8_tokens=*/INT64_MAX,
+    packed_bytes,
+    pack_tokens,
+    multiply<Avx2>,
+    /*widen=*/nullptr,
     combine<Avx2>};
 
 }  // namespace augur::cpu

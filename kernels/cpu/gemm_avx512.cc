@@ -20,6 +20,10 @@ namespace {
 // Up to here two panels by twelve tokens are faster, because fewer passes wait for memory.
 constexpr int64_t kMaxTokensOfTwoPanels = 24;
 
+// How far ahead int8 weights are fetched: widening fills the reorder window with so many operations
+// that too few loads would wait in it at once.
+constexpr int64_t kInt8AheadBytes = 1024;
+
 // Tokens of one register block: 24 sums, or 12 for a last single panel.
 constexpr int max_tokens(int num_panels) {
   return num_panels == 4 ? 6 : 12;
@@ -29,8 +33,11 @@ int64_t token_stride(int64_t num_col_tiles) {
   return (num_col_tiles + 1) * 32;
 }
 
-inline __m512bh load_weights(const std::byte* from) {
-  return reinterpret_cast<__m512bh>(_mm512_load_si512(from));
+// Piece number `piece` of bf16 or int8 tiles.
+template <bool kIsInt8>
+inline __m512bh load_weights(const std::byte* tiles, int64_t piece) {
+  return reinterpret_cast<__m512bh>(kIsInt8 ? widen_piece(tiles + piece * 32)
+                                            : _mm512_load_si512(tiles + piece * 64));
 }
 
 inline __m512bh broadcast_pair(const uint16_t* from) {
@@ -42,17 +49,19 @@ inline __m512bh broadcast_pair(const uint16_t* from) {
 // One register block: kTokens tokens by kPanels panels, for kGated gate panels and then as many up
 // panels. On the way, kAhead of the panels after them, from number `first_ahead` on, are brought
 // from memory to the cache; they may lie past the matrix, where that does no harm.
-template <bool kIsGated, int kPanels, int kTokens, int kAhead>
+template <bool kIsGated, bool kIsInt8, int kPanels, int kTokens, int kAhead>
 void multiply_tile(const GemmBlock& block,
                    int64_t first_token,
                    int64_t first_panel,
                    int64_t first_ahead) {
   constexpr int kOutPanels = kIsGated ? kPanels / 2 : kPanels;
-  const int64_t panel_bytes = block.num_col_tiles * 1024;
+  constexpr int64_t kPieceBytes = kIsInt8 ? 32 : 64;
+  const int64_t panel_bytes = block.num_col_tiles * 16 * kPieceBytes;
   const std::byte* weights[kPanels];
   for (int p = 0; p < kOutPanels; ++p) {
-    weights[p] = block.weights + (first_panel + p) * panel_bytes;
-    if (kIsGated) weights[kOutPanels + p] = block.up + (first_panel + p) * panel_bytes;
+    const int64_t offset = (first_panel - block.first_weight_panel + p) * panel_bytes;
+    weights[p] = block.weights + offset;
+    if (kIsGated) weights[kOutPanels + p] = block.up + offset;
   }
   const std::byte* ahead[kPanels];
   for (int i = 0; i < kAhead; ++i) ahead[i] = weights[first_ahead + i] + kOutPanels * panel_bytes;
@@ -67,10 +76,16 @@ void multiply_tile(const GemmBlock& block,
   const int64_t num_pairs = block.num_col_tiles * 16;
   for (int64_t pair = 0; pair < num_pairs; ++pair) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kAhead; ++i) _mm_prefetch(ahead[i] + pair * 64, _MM_HINT_T1);
+    for (int i = 0; i < kAhead; ++i) _mm_prefetch(ahead[i] + pair * kPieceBytes, _MM_HINT_T1);
+    if constexpr (kIsInt8) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        _mm_prefetch(weights[p] + pair * kPieceBytes + kInt8AheadBytes, _MM_HINT_T0);
+      }
+    }
     __m512bh w[kPanels];
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) w[p] = load_weights(weights[p] + pair * 64);
+    for (int p = 0; p < kPanels; ++p) w[p] = load_weights<kIsInt8>(weights[p], pair);
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
       const __m512bh x_pair = broadcast_pair(x + t * x_stride + pair * 2);
@@ -88,7 +103,8 @@ void multiply_tile(const GemmBlock& block,
         const int64_t out_tiles = (block.num_rows + 31) / 32;
         auto* const row =
             static_cast<uint16_t*>(block.out) + (first_token + t) * token_stride(out_tiles);
-        store_gated(sums[t][p], sums[t][kOutPanels + p], row + panel * 16);
+        store_gated(scale_sums(block.scales, panel, sums[t][p]),
+                    scale_sums(block.up_scales, panel, sums[t][kOutPanels + p]), row + panel * 16);
         // The other half of the last tile, where the number of panels is odd.
         if ((panel + 1) * 16 >= block.num_rows && panel % 2 == 0) clear_half(row + panel * 16 + 16);
       } else {
@@ -98,14 +114,14 @@ void multiply_tile(const GemmBlock& block,
   }
 }
 
-template <bool kIsGated, int kPanels, int kAhead, int kTokens = max_tokens(kPanels)>
+template <bool kIsGated, bool kIsInt8, int kPanels, int kAhead, int kTokens = max_tokens(kPanels)>
 void multiply_tokens(
     const GemmBlock& block, int64_t token, int64_t num_tokens, int64_t panel, int64_t first_ahead) {
   if (num_tokens == kTokens) {
-    multiply_tile<kIsGated, kPanels, kTokens, kAhead>(block, token, panel, first_ahead);
+    multiply_tile<kIsGated, kIsInt8, kPanels, kTokens, kAhead>(block, token, panel, first_ahead);
   } else if constexpr (kTokens > 1) {
-    multiply_tokens<kIsGated, kPanels, kAhead, kTokens - 1>(block, token, num_tokens, panel,
-                                                            first_ahead);
+    multiply_tokens<kIsGated, kIsInt8, kPanels, kAhead, kTokens - 1>(block, token, num_tokens,
+                                                                     panel, first_ahead);
   }
 }
 
@@ -113,8 +129,13 @@ void multiply_tokens(
 // single pass as many as are read, in several one after another; a faster rate than memory's would
 // hold up the passes themselves. Few tokens leave the multipliers idle, and there the hardware's
 // own prefetching does as well.
-template <bool kIsGated, int kPanels>
+template <bool kIsGated, bool kIsInt8, int kPanels>
 void multiply_panels(const GemmBlock& block, int64_t panel) {
+  if constexpr (kIsInt8) {  // all tokens at once: widening costs more than a product
+    multiply_tokens<kIsGated, true, kPanels, 0>(block, block.first_token, block.num_tokens, panel,
+                                                0);
+    return;
+  }
   constexpr int64_t kMaxTokens = max_tokens(kPanels);
   const int64_t num_groups = (block.num_tokens + kMaxTokens - 1) / kMaxTokens;
   for (int64_t group = 0; group < num_groups; ++group) {
@@ -122,36 +143,40 @@ void multiply_panels(const GemmBlock& block, int64_t panel) {
     const int64_t begin = group * block.num_tokens / num_groups;
     const int64_t count = (group + 1) * block.num_tokens / num_groups - begin;
     const int64_t token = block.first_token + begin;
-    if (num_groups == 1 && kPanels == 2) {
-      multiply_tokens<kIsGated, kPanels, kPanels>(block, token, count, panel, 0);
+    if (block.has_cached_weights) {
+      multiply_tokens<kIsGated, false, kPanels, 0>(block, token, count, panel, 0);
+    } else if (num_groups == 1 && kPanels == 2) {
+      multiply_tokens<kIsGated, false, kPanels, kPanels>(block, token, count, panel, 0);
     } else if (num_groups >= kPanels && group < kPanels) {
-      multiply_tokens<kIsGated, kPanels, 1>(block, token, count, panel, group);
+      multiply_tokens<kIsGated, false, kPanels, 1>(block, token, count, panel, group);
     } else {
-      multiply_tokens<kIsGated, kPanels, 0>(block, token, count, panel, 0);
+      multiply_tokens<kIsGated, false, kPanels, 0>(block, token, count, panel, 0);
     }
   }
 }
 
-template <bool kIsGated>
+template <bool kIsGated, bool kIsInt8>
 void multiply_all(const GemmBlock& block) {
   constexpr int64_t kShare = kIsGated ? 2 : 1;  // registers of weights per panel of the output
   int64_t panel = block.first_panel;
   const int64_t end = panel + block.num_panels;
   const bool is_wide = block.num_tokens <= 6 || block.num_tokens > kMaxTokensOfTwoPanels;
   for (; is_wide && panel + 4 / kShare <= end; panel += 4 / kShare) {
-    multiply_panels<kIsGated, 4>(block, panel);
+    multiply_panels<kIsGated, kIsInt8, 4>(block, panel);
   }
-  for (; panel + 2 / kShare <= end; panel += 2 / kShare) multiply_panels<kIsGated, 2>(block, panel);
+  for (; panel + 2 / kShare <= end; panel += 2 / kShare) {
+    multiply_panels<kIsGated, kIsInt8, 2>(block, panel);
+  }
   if constexpr (!kIsGated) {
-    if (panel < end) multiply_panels<false, 1>(block, panel);
+    if (panel < end) multiply_panels<false, kIsInt8, 1>(block, panel);
   }
 }
 
 void multiply(const GemmBlock& block) {
   if (block.output == GemmOutput::kGated) {
-    multiply_all<true>(block);
+    block.is_int8 ? multiply_all<true, true>(block) : multiply_all<true, false>(block);
   } else {
-    multiply_all<false>(block);
+    block.is_int8 ? multiply_all<false, true>(block) : multiply_all<false, false>(block);
   }
 }
 
@@ -175,6 +200,12 @@ void pack_tokens(const PackTokensArgs& args) {
 const GemmUnit kAvx512Gemm = {
     /*token_group=*/1,
     /*panel_group=*/4,
-    /*block_bytes=*/512 << 10, packed_bytes, pack_tokens, multiply, combine};
+    /*block_bytes=*/512 << 10,
+    /*max_int8_tokens=*/max_tokens(2),
+    packed_bytes,
+    pack_tokens,
+    multiply,
+    widen,
+    combine};
 
 }  // namespace augur::cpu

@@ -13,6 +13,10 @@
 namespace augur::cpu {
 namespace {
 
+// Far enough ahead for memory to keep up with the stores; it may lie past the matrix, where that
+// does no harm.
+constexpr int64_t kWidenAheadBytes = 4096;
+
 // e^x to about 1e-7: 2^n times a polynomial (Taylor to x^6) on [-ln2/2, ln2/2].
 inline __m512 exp_16(__m512 x) {
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
@@ -42,6 +46,11 @@ inline void store_gated(__m512 gate, __m512 up, uint16_t* to) {
                       reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
 }
 
+// The sums of 16 weight rows, times their scales where there are any.
+inline __m512 scale_sums(const float* scales, int64_t panel, __m512 sums) {
+  return scales == nullptr ? sums : _mm512_mul_ps(sums, _mm512_loadu_ps(scales + panel * 16));
+}
+
 inline void clear_half(uint16_t* to) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_setzero_si256());
 }
@@ -52,6 +61,7 @@ inline void store_sums(const GemmBlock& block, int64_t token, int64_t panel, __m
   const int64_t num_left = block.num_rows - col;
   const __mmask16 mask =
       num_left >= 16 ? __mmask16{0xffff} : static_cast<__mmask16>((1u << num_left) - 1);
+  sums = scale_sums(block.scales, panel, sums);
   if (block.bias != nullptr) {
     sums = _mm512_add_ps(sums, _mm512_maskz_loadu_ps(mask, block.bias + col));
   }
@@ -61,6 +71,25 @@ inline void store_sums(const GemmBlock& block, int64_t token, int64_t panel, __m
   } else {
     _mm256_mask_storeu_epi16(static_cast<uint16_t*>(block.out) + offset, mask,
                              reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)));
+  }
+}
+
+// 16 pairs of bytes become pairs of bf16: each is made a float, whose upper half is the bf16, as
+// 127 has no more than seven bits.
+inline __m512i widen_piece(const std::byte* from) {
+  const __m512i pairs =
+      _mm512_cvtepi16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(from)));
+  const __m512 even = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 24), 24));
+  const __m512 odd = _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 8));
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even), 16),
+                         _mm512_castps_si512(odd));
+}
+
+inline void widen(const std::byte* from, int64_t num_tiles, std::byte* to) {
+  for (int64_t piece = 0; piece < num_tiles * 16; piece += 2) {
+    _mm_prefetch(from + piece * 32 + kWidenAheadBytes, _MM_HINT_T0);
+    _mm512_store_si512(to + piece * 64, widen_piece(from + piece * 32));
+    _mm512_store_si512(to + piece * 64 + 64, widen_piece(from + piece * 32 + 32));
   }
 }
 

@@ -11,7 +11,14 @@ struct Portable {
 }  // namespace
 
 const GemmUnit kPortableGemm = {
-    /*token_group=*/1, /*panel_group=*/4,  /*block_bytes=*/256 << 10, packed_bytes,
-    pack_tokens,       multiply<Portable>, combine<Portable>};
+    /*token_group=*/1,
+    /*panel_group=*/4,
+    /*block_bytes=*/256 << 10,
+    /*max_int8_tokens=*/INT64_MAX,
+    packed_bytes,
+    pack_tokens,
+    multiply<Portable>,
+    /*widen=*/nullptr,
+    combine<Portable>};
 
 }  // namespace augur::cpu

@@ -20,6 +20,8 @@ namespace {
 using Floats = float __attribute__((vector_size(32), aligned(4), may_alias));
 using Ints = int32_t __attribute__((vector_size(32), aligned(4), may_alias));
 
+using BytePairs = int16_t __attribute__((vector_size(16), aligned(2), may_alias));
+
 #define AUGUR_INLINE inline __attribute__((always_inline))
 
 AUGUR_INLINE Floats fill(float value) {
@@ -77,8 +79,14 @@ AUGUR_INLINE int64_t token_stride(int64_t num_col_tiles) {
   return num_col_tiles * 32 + 16;
 }
 
+// The sums of 8 weight rows, times their scales where there are any.
+AUGUR_INLINE Floats scaled(const float* scales, int64_t col, Floats sums) {
+  return scales == nullptr ? sums : sums * *reinterpret_cast<const Floats*>(scales + col);
+}
+
 AUGUR_INLINE void store_half(const GemmBlock& block, int64_t token, int64_t col, Floats sums) {
   const int64_t num_left = block.num_rows - col;
+  sums = scaled(block.scales, col, sums);
   for (int64_t i = 0; i < 8 && i < num_left; ++i) {
     const float value = block.bias == nullptr ? sums[i] : sums[i] + block.bias[col + i];
     const int64_t at = token * block.out_stride + col + i;
@@ -94,14 +102,28 @@ AUGUR_INLINE void store_half(const GemmBlock& block, int64_t token, int64_t col,
   }
 }
 
-template <typename Arch, bool kIsGated, int kPanels, int kTokens>
+// The even or odd column of half of piece number `piece`: 8 rows.
+template <bool kIsInt8>
+AUGUR_INLINE Floats load_column(const std::byte* tiles, int64_t piece, int half, int odd) {
+  if constexpr (kIsInt8) {
+    const BytePairs bytes = reinterpret_cast<const BytePairs*>(tiles)[piece * 2 + half];
+    const Ints pairs = __builtin_convertvector(bytes, Ints);
+    return __builtin_convertvector(odd == 0 ? pairs << 24 >> 24 : pairs >> 8, Floats);
+  } else {
+    const Ints pairs = reinterpret_cast<const Ints*>(tiles)[piece * 2 + half];
+    return odd == 0 ? even_columns(pairs) : odd_columns(pairs);
+  }
+}
+
+template <typename Arch, bool kIsGated, bool kIsInt8, int kPanels, int kTokens>
 void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_panel) {
   constexpr int kOutPanels = kIsGated ? kPanels / 2 : kPanels;
-  const int64_t panel_bytes = block.num_col_tiles * 1024;
+  const int64_t panel_bytes = block.num_col_tiles * (kIsInt8 ? 512 : 1024);
   const std::byte* weights[kPanels];
   for (int p = 0; p < kOutPanels; ++p) {
-    weights[p] = block.weights + (first_panel + p) * panel_bytes;
-    if (kIsGated) weights[kOutPanels + p] = block.up + (first_panel + p) * panel_bytes;
+    const int64_t offset = (first_panel - block.first_weight_panel + p) * panel_bytes;
+    weights[p] = block.weights + offset;
+    if (kIsGated) weights[kOutPanels + p] = block.up + offset;
   }
   const int64_t x_stride = token_stride(block.num_col_tiles);
   const float* const x = reinterpret_cast<const float*>(block.tokens) + first_token * x_stride;
@@ -112,9 +134,8 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
     for (int odd = 0; odd < 2; ++odd) {
       Floats w[kPanels][2];
       for (int p = 0; p < kPanels; ++p) {
-        const Ints* const pairs = reinterpret_cast<const Ints*>(weights[p] + pair * 64);
         for (int half = 0; half < 2; ++half) {
-          w[p][half] = odd == 0 ? even_columns(pairs[half]) : odd_columns(pairs[half]);
+          w[p][half] = load_column<kIsInt8>(weights[p], pair, half, odd);
         }
       }
       for (int t = 0; t < kTokens; ++t) {
@@ -137,7 +158,8 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
           float* const to =
               static_cast<float*>(block.out) + (first_token + t) * token_stride(out_tiles) + col;
           *reinterpret_cast<Floats*>(to) =
-              gated<Arch>(sums[t][p][half], sums[t][kOutPanels + p][half]);
+              gated<Arch>(scaled(block.scales, col, sums[t][p][half]),
+                          scaled(block.up_scales, col, sums[t][kOutPanels + p][half]));
           // The other half of the last tile, where the number of panels is odd.
           const int64_t panel = first_panel + p;
           if ((panel + 1) * 16 >= block.num_rows && panel % 2 == 0) {
@@ -153,7 +175,7 @@ void multiply_tile(const GemmBlock& block, int64_t first_token, int64_t first_pa
 
 // Twelve of 16 registers hold sums: six tokens by one panel, three by two. A single token takes
 // four panels, so that enough independent sums are under way.
-template <typename Arch, bool kIsGated, int kPanels>
+template <typename Arch, bool kIsGated, bool kIsInt8, int kPanels>
 void multiply_panels(const GemmBlock& block, int64_t first_panel) {
   constexpr int kMaxTokens = kPanels == 1 ? 6 : kPanels == 2 ? 3 : 1;
   const int64_t num_groups = (block.num_tokens + kMaxTokens - 1) / kMaxTokens;
@@ -163,48 +185,58 @@ void multiply_panels(const GemmBlock& block, int64_t first_panel) {
     const int64_t token = block.first_token + begin;
     switch (end - begin) {
       case 1:
-        multiply_tile<Arch, kIsGated, kPanels, 1>(block, token, first_panel);
+        multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 1>(block, token, first_panel);
         break;
       case 2:
         if constexpr (kMaxTokens >= 2) {
-          multiply_tile<Arch, kIsGated, kPanels, 2>(block, token, first_panel);
+          multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 2>(block, token, first_panel);
         }
         break;
       case 3:
         if constexpr (kMaxTokens >= 3) {
-          multiply_tile<Arch, kIsGated, kPanels, 3>(block, token, first_panel);
+          multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 3>(block, token, first_panel);
         }
         break;
       case 4:
         if constexpr (kMaxTokens >= 4) {
-          multiply_tile<Arch, kIsGated, kPanels, 4>(block, token, first_panel);
+          multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 4>(block, token, first_panel);
         }
         break;
       case 5:
         if constexpr (kMaxTokens >= 5) {
-          multiply_tile<Arch, kIsGated, kPanels, 5>(block, token, first_panel);
+          multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 5>(block, token, first_panel);
         }
         break;
       default:
         if constexpr (kMaxTokens >= 6) {
-          multiply_tile<Arch, kIsGated, kPanels, 6>(block, token, first_panel);
+          multiply_tile<Arch, kIsGated, kIsInt8, kPanels, 6>(block, token, first_panel);
         }
     }
   }
 }
 
-template <typename Arch>
-void multiply(const GemmBlock& block) {
+template <typename Arch, bool kIsInt8>
+void multiply_all(const GemmBlock& block) {
   int64_t panel = block.first_panel;
   const int64_t end = panel + block.num_panels;
   const bool is_single = block.num_tokens == 1;
   if (block.output == GemmOutput::kGated) {
-    for (; is_single && panel + 2 <= end; panel += 2) multiply_panels<Arch, true, 4>(block, panel);
-    for (; panel < end; ++panel) multiply_panels<Arch, true, 2>(block, panel);
+    for (; is_single && panel + 2 <= end; panel += 2) {
+      multiply_panels<Arch, true, kIsInt8, 4>(block, panel);
+    }
+    for (; panel < end; ++panel) multiply_panels<Arch, true, kIsInt8, 2>(block, panel);
   } else {
-    for (; is_single && panel + 4 <= end; panel += 4) multiply_panels<Arch, false, 4>(block, panel);
-    for (; panel < end; ++panel) multiply_panels<Arch, false, 1>(block, panel);
+    for (; is_single && panel + 4 <= end; panel += 4) {
+      multiply_panels<Arch, false, kIsInt8, 4>(block, panel);
+    }
+    for (; panel < end; ++panel) multiply_panels<Arch, false, kIsInt8, 1>(block, panel);
   }
+}
+
+// Widening int8 weights costs little beside float32 products, so any number of tokens may come.
+template <typename Arch>
+void multiply(const GemmBlock& block) {
+  block.is_int8 ? multiply_all<Arch, true>(block) : multiply_all<Arch, false>(block);
 }
 
 template <typename Arch>

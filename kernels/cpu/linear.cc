@@ -19,6 +19,7 @@ void check_matrix(const PackedMatrix& matrix, int64_t num_rows, int64_t num_cols
       "weights are " + shape(matrix.num_rows, matrix.num_cols) + ", not " +
           shape(num_rows, num_cols));
   AUGUR_REQUIRE(reinterpret_cast<uintptr_t>(matrix.data) % 64 == 0, "weights are unaligned");
+  AUGUR_REQUIRE(matrix.scales == nullptr, "only experts may be int8");
 }
 
 }  // namespace

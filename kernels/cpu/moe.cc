@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/cpu/gemm_plan.h"
+#include "kernels/cpu/int8_gemm.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/tile_layout.h"
 #include "kernels/require.h"
@@ -42,6 +43,10 @@ int64_t align_up(int64_t value, int64_t to) {
 
 int64_t max_blocks(int64_t num_rows, int64_t num_segments, int64_t per_block) {
   return num_rows / per_block + num_segments;
+}
+
+int64_t most_widened_bytes(const GemmUnit& unit, int64_t hidden_size, int64_t intermediate_size) {
+  return widened_bytes(unit, num_col_tiles(std::max(hidden_size, intermediate_size)));
 }
 
 // One pass: at most kMaxMoeTokens tokens, all of its scratch carved out.
@@ -82,7 +87,7 @@ class Pass {
   // Counting sort, stable, so that an expert's rows are in token order.
   void sort_by_expert() {
     const int64_t num_rows = num_tokens_ * args_.top_k;
-    const int num_experts = args_.table.num_experts;
+    const int num_experts = args_.num_choosable();
     starts_ = carver_.take_array<int32_t>(num_experts + 1);
     rows_ = carver_.take_array<int32_t>(num_rows);
     place_of_choice_ = carver_.take_array<int32_t>(num_rows);
@@ -104,20 +109,23 @@ class Pass {
     starts_[0] = 0;
   }
 
-  // The experts run in the groups they come in; the shared one while the first are on their way.
+  // The experts run in the groups they come in; the shared one, and low-bit copies, which are
+  // always there, while the first are on their way.
   void run_fed() {
-    args_.feed->begin({used_, static_cast<size_t>(num_experts_used_)});
-    if (num_segments_ > num_experts_used_) {
-      active_[0] = static_cast<int32_t>(num_experts_used_);
-      run_active(1);
+    const int64_t num_fed =
+        std::lower_bound(used_, used_ + num_experts_used_, args_.table.num_experts) - used_;
+    args_.feed->begin({used_, static_cast<size_t>(num_fed)});
+    for (int64_t i = num_fed; i < num_segments_; ++i) {
+      if (i < num_experts_used_) find_weights(i);
+      active_[i - num_fed] = static_cast<int32_t>(i);
     }
-    for (int64_t num_run = 0; num_run < num_experts_used_;) {
+    if (num_segments_ > num_fed) run_active(num_segments_ - num_fed);
+    for (int64_t num_run = 0; num_run < num_fed;) {
       const std::span<const int32_t> experts = args_.feed->next();
-      AUGUR_REQUIRE(
-          !experts.empty() && num_run + static_cast<int64_t>(experts.size()) <= num_experts_used_,
-          std::to_string(experts.size()) + " experts came");
+      AUGUR_REQUIRE(!experts.empty() && num_run + static_cast<int64_t>(experts.size()) <= num_fed,
+                    std::to_string(experts.size()) + " experts came");
       for (size_t i = 0; i < experts.size(); ++i) {
-        const int32_t* const end = used_ + num_experts_used_;
+        const int32_t* const end = used_ + num_fed;
         const int32_t* const found = std::lower_bound<const int32_t*>(used_, end, experts[i]);
         AUGUR_REQUIRE(found != end && *found == experts[i],
                       "expert " + std::to_string(experts[i]) + " is not wanted");
@@ -144,16 +152,15 @@ class Pass {
   int64_t most_tokens() const { return tokens_per_block(unit_, num_col_tiles(hidden_size_)); }
 
   void find_weights(int64_t segment_idx) {
-    const ExpertTable& table = args_.table;
     const int32_t expert = used_[segment_idx];
-    const int32_t slot = table.slot_of_expert[expert];
-    AUGUR_REQUIRE(slot >= 0, "expert " + std::to_string(expert) + " has no slot");
-    segments_[segment_idx].weights =
-        table.layout.view(table.slots + slot * table.layout.block_bytes);
+    const ExpertTable& table = args_.table_of(expert);
+    AUGUR_REQUIRE(table.slot_of_expert[args_.expert_of(expert)] >= 0,
+                  "expert " + std::to_string(expert) + " has no slot");
+    segments_[segment_idx].weights = table.view(args_.expert_of(expert));
   }
 
   void make_segments() {
-    const int num_experts = args_.table.num_experts;
+    const int num_experts = args_.num_choosable();
     const bool has_shared = args_.shared.gate.data != nullptr;
     const int64_t most_used = std::min<int64_t>(num_experts, num_tokens_ * args_.top_k);
     segments_ = carver_.take_array<Segment>(most_used + 1);
@@ -171,6 +178,7 @@ class Pass {
       take_packed(segment, args_.table.layout.intermediate_size);
     }
     num_experts_used_ = num_segments_;
+    take_widened();
     if (!has_shared) return;
     Segment& segment = segments_[num_segments_++];
     segment.weights = args_.shared;
@@ -185,6 +193,24 @@ class Pass {
         carver_.take(unit_.packed_bytes(segment.num_tokens, num_col_tiles(hidden_size_)));
     segment.gated =
         carver_.take(unit_.packed_bytes(segment.num_tokens, num_col_tiles(intermediate_size)));
+  }
+
+  // Scratch of each worker, where any expert needs it.
+  void take_widened() {
+    const bool has_int8 = std::any_of(used_, used_ + num_experts_used_, [&](int32_t expert) {
+      return args_.table_of(expert).layout.format == ExpertFormat::kInt8;
+    });
+    if (!has_int8) return;
+    widened_stride_ = most_widened_bytes(unit_, hidden_size_, args_.table.layout.intermediate_size);
+    widened_ = carver_.take(widened_stride_ * pool_.num_threads());
+  }
+
+  void multiply(const GemmBlock& block, int worker_idx) const {
+    if (block.scales == nullptr) {
+      unit_.multiply(block);
+    } else {
+      multiply_int8(unit_, block, widened_ + worker_idx * widened_stride_);
+    }
   }
 
   // Fills blocks_ with the active segments' tokens in blocks of nearly equal size; returns how
@@ -236,7 +262,7 @@ class Pass {
     const int64_t num_groups =
         (num_row_tiles(args_.table.layout.intermediate_size) + group - 1) / group;
     const int64_t num_cuts = num_panel_blocks(num_groups, num_blocks, pool_.num_threads());
-    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int) {
+    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int worker_idx) {
       const TokenBlock& tokens = blocks_[chunk_idx / num_cuts];
       const Segment& segment = segments_[tokens.segment];
       GemmBlock block;
@@ -244,13 +270,15 @@ class Pass {
       block.tokens = segment.tokens;
       block.weights = segment.weights.gate.data;
       block.up = segment.weights.up.data;
+      block.scales = segment.weights.gate.scales;
+      block.up_scales = segment.weights.up.scales;
       block.out = segment.gated;
       block.num_rows = segment.weights.gate.num_rows;
       block.num_col_tiles = num_col_tiles(hidden_size_);
       block.first_token = tokens.first_token;
       block.num_tokens = tokens.num_tokens;
       set_panels(chunk_idx % num_cuts, num_cuts, group, block);
-      unit_.multiply(block);
+      multiply(block, worker_idx);
     });
   }
 
@@ -258,13 +286,13 @@ class Pass {
     const int64_t group = unit_.panel_group;
     const int64_t num_groups = (num_row_tiles(hidden_size_) + group - 1) / group;
     const int64_t num_cuts = num_panel_blocks(num_groups, num_blocks, pool_.num_threads());
-    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int) {
+    pool_.parallel_for(num_blocks * num_cuts, [&](int64_t chunk_idx, int worker_idx) {
       const TokenBlock& tokens = blocks_[chunk_idx / num_cuts];
       GemmBlock block = down_block(segments_[tokens.segment]);
       block.first_token = tokens.first_token;
       block.num_tokens = tokens.num_tokens;
       set_panels(chunk_idx % num_cuts, num_cuts, group, block);
-      unit_.multiply(block);
+      multiply(block, worker_idx);
     });
   }
 
@@ -272,13 +300,13 @@ class Pass {
     const int64_t group = unit_.panel_group;
     const int64_t num_groups = (num_row_tiles(hidden_size_) + group - 1) / group;
     const int64_t num_cuts = num_panel_blocks(num_groups, 1, pool_.num_threads());
-    pool_.parallel_for(num_cuts, [&](int64_t chunk_idx, int) {
+    pool_.parallel_for(num_cuts, [&](int64_t chunk_idx, int worker_idx) {
       GemmBlock block;
       for (int64_t i = 0; i < num_segments_; ++i) {
         block = down_block(segments_[i]);
         block.num_tokens = segments_[i].num_tokens;
         set_panels(chunk_idx, num_cuts, group, block);
-        unit_.multiply(block);
+        multiply(block, worker_idx);
       }
       const int64_t first_col = block.first_panel * kTileRows;
       const int64_t end_col = std::min(hidden_size_, first_col + block.num_panels * kTileRows);
@@ -290,6 +318,7 @@ class Pass {
     GemmBlock block;
     block.tokens = segment.gated;
     block.weights = segment.weights.down.data;
+    block.scales = segment.weights.down.scales;
     block.out = segment.results;
     block.out_stride = result_stride_;
     block.is_large_out =
@@ -355,6 +384,8 @@ class Pass {
   int64_t num_active_ = 0;
   float* results_ = nullptr;  // [num_tokens * top_k, hidden], by place
   TokenBlock* blocks_ = nullptr;
+  std::byte* widened_ = nullptr;  // [num_threads, widened_stride_]; null: no int8 expert
+  int64_t widened_stride_ = 0;    // bytes
 };
 
 }  // namespace
@@ -383,7 +414,8 @@ int64_t moe_scratch_bytes(const MoeLimits& limits, Isa isa) {
     bytes += packed(num_tokens, limits.hidden_size, 1);
     bytes += packed(num_tokens, limits.shared_intermediate_size, 1);
   }
-  return bytes;
+  return bytes + limits.num_int8_threads *
+                     most_widened_bytes(unit, limits.hidden_size, limits.intermediate_size);
 }
 
 void moe(const MoeArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> scratch) {
@@ -395,6 +427,10 @@ void moe(const MoeArgs& args, Isa isa, WorkerPool& pool, std::span<std::byte> sc
   AUGUR_REQUIRE(args.table.layout.hidden_size == args.x.num_cols,
                 "experts are " + std::to_string(args.table.layout.hidden_size) + " wide, x is " +
                     std::to_string(args.x.num_cols));
+  AUGUR_REQUIRE(args.low_bit.slots == nullptr ||
+                    (args.low_bit.layout.hidden_size == args.table.layout.hidden_size &&
+                     args.low_bit.layout.intermediate_size == args.table.layout.intermediate_size),
+                "the two forms of experts differ in size");
   if (args.shared.gate.data != nullptr) check_mlp(args.shared, args.x.num_cols);
   const GemmUnit& unit = gemm_unit(isa);
   for (int64_t first = 0; first < args.x.num_rows; first += kMaxMoeTokens) {

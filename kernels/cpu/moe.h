@@ -4,6 +4,7 @@
 // chose it. One loop over (expert, token block, panel block) computes silu(gate x) * (up x), the
 // shared expert's included; a second computes the down projections and combines them per token in
 // the order of choice. When the gated values outgrow L2, the combination is a loop of its own.
+// An expert's format shows only where its weights meet the tokens: int8_gemm.h.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,9 @@ struct MoeLimits {
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t shared_intermediate_size = 0;  // 0: no shared expert
-  int64_t num_experts = 0;
+  int64_t num_experts = 0;               // of both tables
   int64_t top_k = 0;
+  int num_int8_threads = 0;  // that multiply int8 experts; 0: there are none
 };
 int64_t moe_scratch_bytes(const MoeLimits& limits, Isa isa);
 

@@ -40,6 +40,7 @@ void gated_panel(const MlpWeights& weights,
 }
 
 void require_mlp_shape(const MlpWeights& weights, int64_t hidden, const ReferenceScratch& scratch) {
+  AUGUR_REQUIRE(weights.gate.scales == nullptr, "only experts may be int8");
   const int64_t intermediate = weights.gate.num_rows;
   AUGUR_REQUIRE(weights.gate.num_cols == hidden && weights.up.num_cols == hidden &&
                     weights.up.num_rows == intermediate && weights.down.num_rows == hidden &&
@@ -81,7 +82,7 @@ int64_t sort_by_expert(const MoeArgs& args,
                        const ReferenceScratch& scratch) {
   const int32_t* const experts = args.experts + first_token * args.top_k;
   const int64_t num_choices = num_tokens * args.top_k;
-  const int num_experts = args.table.num_experts;
+  const int num_experts = args.num_choosable();
   int32_t* const starts = scratch.expert_starts();
   std::fill(starts, starts + num_experts + 1, 0);
   for (int64_t c = 0; c < num_choices; ++c) ++starts[experts[c] + 1];
@@ -101,8 +102,8 @@ int64_t sort_by_expert(const MoeArgs& args,
   return num_active;
 }
 
-MlpWeights expert_weights(const ExpertTable& table, int32_t expert) {
-  return table.layout.view(table.slots + table.slot_of_expert[expert] * table.layout.block_bytes);
+MlpWeights expert_weights(const MoeArgs& args, int32_t choice) {
+  return args.table_of(choice).view(args.expert_of(choice));
 }
 
 // Leaves the results of these experts, each on the rows that chose it, in expert_outputs() by
@@ -126,7 +127,7 @@ void run_experts(const MoeArgs& args,
     int64_t start = 0;
     const int64_t count = expert_rows(expert, &start);
     gated_panel(
-        expert_weights(args.table, expert), chunk_idx % inner_panels,
+        expert_weights(args, expert), chunk_idx % inner_panels,
         {static_cast<const float*>(x.data), x.row_stride, count, scratch.sorted_tokens() + start},
         scratch.panel(worker_idx), scratch.intermediate() + start * intermediate, intermediate);
   });
@@ -140,7 +141,7 @@ void run_experts(const MoeArgs& args,
       const int64_t choice = scratch.sorted_choices()[start + i];
       std::copy(values, values + num_values, scratch.expert_outputs() + choice * hidden + first);
     };
-    multiply_panel(expert_weights(args.table, expert).down, chunk_idx % outer_panels,
+    multiply_panel(expert_weights(args, expert).down, chunk_idx % outer_panels,
                    {scratch.intermediate() + start * intermediate, intermediate, count},
                    scratch.panel(worker_idx), store);
   });
@@ -158,10 +159,14 @@ void moe_slab(const MoeArgs& args,
   if (args.feed == nullptr) {
     run_experts(args, x, active, scratch, pool);
   } else {
-    args.feed->begin(active);
-    for (size_t num_run = 0; num_run < active.size();) {
+    // Low-bit copies are always there.
+    const size_t num_fed =
+        std::lower_bound(active.begin(), active.end(), args.table.num_experts) - active.begin();
+    args.feed->begin(active.first(num_fed));
+    run_experts(args, x, active.subspan(num_fed), scratch, pool);
+    for (size_t num_run = 0; num_run < num_fed;) {
       const std::span<const int32_t> experts = args.feed->next();
-      AUGUR_REQUIRE(!experts.empty() && num_run + experts.size() <= active.size(),
+      AUGUR_REQUIRE(!experts.empty() && num_run + experts.size() <= num_fed,
                     std::to_string(experts.size()) + " experts came");
       run_experts(args, x, experts, scratch, pool);
       num_run += experts.size();
@@ -280,12 +285,17 @@ void reference_moe(const MoeArgs& args, const ReferenceScratch& scratch, WorkerP
                     layout.hidden_size <= limits.hidden_size &&
                     layout.intermediate_size <= limits.expert_intermediate_size,
                 "more than was reserved");
+  AUGUR_REQUIRE(args.num_choosable() <= limits.num_experts + limits.num_low_bit_experts &&
+                    (args.low_bit.slots == nullptr ||
+                     (args.low_bit.layout.hidden_size == layout.hidden_size &&
+                      args.low_bit.layout.intermediate_size == layout.intermediate_size)),
+                "low-bit experts of another size, or more than were reserved");
   if (args.shared.gate.data != nullptr) {
     require_mlp_shape(args.shared, layout.hidden_size, scratch);
     AUGUR_REQUIRE(args.shared.gate.num_rows <= limits.mlp_intermediate_size,
                   "more than was reserved");
   }
-  require_in_range(args.experts, num_tokens * args.top_k, args.table.num_experts, "expert");
+  require_in_range(args.experts, num_tokens * args.top_k, args.num_choosable(), "expert");
   for (int64_t first = 0; first < num_tokens; first += kSlabRows) {
     moe_slab(args, first, std::min(kSlabRows, num_tokens - first), scratch, pool);
   }

@@ -140,11 +140,33 @@ const ReferenceKernels& reference_kernels(Isa isa) {
   return kPortableKernels;
 }
 
+namespace {
+
+void load_int8_panel(const PackedMatrix& matrix, int64_t panel_idx, float* panel) {
+  const int64_t num_cols = num_col_tiles(matrix.num_cols) * kTileCols;
+  // A byte for each bf16.
+  const int64_t first = tiled_pair_offset(matrix.num_cols, panel_idx * kLanes, 0) / 2;
+  const auto* const from = reinterpret_cast<const int8_t*>(matrix.data) + first;
+  for (int64_t col = 0; col < num_cols; ++col) {
+    const int8_t* const values = from + col / 2 * 2 * kLanes + col % 2;
+    for (int64_t r = 0; r < kLanes; ++r) {
+      panel[col * kLanes + r] =
+          static_cast<float>(values[2 * r]) * matrix.scales[panel_idx * kLanes + r];
+    }
+  }
+}
+
+}  // namespace
+
 int64_t panel_floats(int64_t num_cols) {
   return num_col_tiles(num_cols) * kTileCols * kLanes;
 }
 
 void load_panel(const PackedMatrix& matrix, int64_t panel_idx, float* panel) {
+  if (matrix.scales != nullptr) {
+    load_int8_panel(matrix, panel_idx, panel);
+    return;
+  }
   const int64_t num_tiles = num_col_tiles(matrix.num_cols);
   for (int64_t col_tile = 0; col_tile < num_tiles; ++col_tile) {
     const int64_t tile_offset =

@@ -49,7 +49,8 @@ const ReferenceKernels& reference_kernels(Isa isa = best_isa());
 int64_t panel_floats(int64_t num_cols);
 
 /// Converts rows [panel_idx * kLanes, + kLanes) of a packed matrix to float32, column by column:
-/// panel[c * kLanes + r]. Rows past the last are zero.
+/// panel[c * kLanes + r]. Rows past the last are zero. An int8 weight is multiplied by its scale,
+/// rounded once.
 void load_panel(const PackedMatrix& matrix, int64_t panel_idx, float* panel);
 
 }  // namespace augur::cpu

@@ -7,6 +7,7 @@
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/cpu/reference_attention.h"
 #include "kernels/cpu/reference_dense.h"
 #include "kernels/cpu/reference_scratch.h"
@@ -60,6 +61,13 @@ class ReferenceOps final : public Ops {
   }
   void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) override {
     cpu::fill_random(to, num_bytes, amplitude, seed);
+  }
+  bool has_int8_experts() const override { return true; }
+  void quantize_expert(const ExpertLayout& from,
+                       const std::byte* block,
+                       const ExpertLayout& to,
+                       std::byte* out) const override {
+    cpu::quantize_expert(from, block, to, out);
   }
   int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
     return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim);

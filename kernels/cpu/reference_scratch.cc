@@ -20,7 +20,8 @@ void require_limits(const StepLimits& limits) {
   for (const int64_t limit :
        {limits.max_tokens, limits.max_logit_rows, limits.max_context, limits.hidden_size,
         limits.vocab_size, limits.num_heads, limits.head_dim, limits.mlp_intermediate_size,
-        limits.expert_intermediate_size, limits.num_experts, limits.top_k}) {
+        limits.expert_intermediate_size, limits.num_experts, limits.top_k,
+        limits.num_low_bit_experts}) {
     AUGUR_REQUIRE(limit >= 0 && limit <= kLargestLimit, "a step limit is " + std::to_string(limit));
   }
 }
@@ -81,8 +82,9 @@ int64_t ReferenceScratch::lay_out(const StepLimits& limits, int num_threads, std
   expert_outputs_ = cutter.take<float>(checked_product({slab_choices, limits.hidden_size}));
   sorted_tokens_ = cutter.take<int32_t>(slab_choices);
   sorted_choices_ = cutter.take<int32_t>(slab_choices);
-  expert_starts_ = cutter.take<int32_t>(limits.num_experts + 1);
-  active_experts_ = cutter.take<int32_t>(limits.num_experts);
+  const int64_t num_choosable = limits.num_experts + limits.num_low_bit_experts;
+  expert_starts_ = cutter.take<int32_t>(num_choosable + 1);
+  active_experts_ = cutter.take<int32_t>(num_choosable);
   const int64_t row_bytes = std::max(sample_scratch_bytes(limits.vocab_size, num_threads),
                                      logprobs_scratch_bytes(limits.vocab_size, num_threads));
   row_scratch_ = {cutter.take<std::byte>(row_bytes), static_cast<size_t>(row_bytes)};

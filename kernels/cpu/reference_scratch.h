@@ -36,7 +36,7 @@ class ReferenceScratch {
   /// kSlabRows * top_k numbers each.
   int32_t* sorted_tokens() const { return sorted_tokens_; }
   int32_t* sorted_choices() const { return sorted_choices_; }
-  /// num_experts + 1 and num_experts numbers.
+  /// One more number than there are experts of both forms, and as many.
   int32_t* expert_starts() const { return expert_starts_; }
   int32_t* active_experts() const { return active_experts_; }
   /// For sample() and logprobs().

@@ -150,6 +150,8 @@ void mlp(const MlpArgs& args, const MoeMemory& memory, cudaStream_t stream) {
 void moe(const MoeArgs& args, const MoeMemory& memory, cudaStream_t stream) {
   AUGUR_REQUIRE(args.feed == nullptr, "experts cannot be fed from the host");
   const int64_t num_tokens = args.x.num_rows;
+  AUGUR_REQUIRE(args.table.layout.format == ExpertFormat::kBF16 && args.low_bit.slots == nullptr,
+                "experts are bf16 on CUDA");
   if (num_tokens == 0) return;
   const int64_t hidden = args.table.layout.hidden_size;
   const int64_t intermediate = args.table.layout.intermediate_size;

@@ -103,6 +103,7 @@ StepLimits contract_limits() {
   limits.expert_intermediate_size = 256;
   limits.num_experts = 128;
   limits.top_k = 8;
+  limits.num_low_bit_experts = 128;
   return limits;
 }
 
