@@ -172,8 +172,8 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
                           : std::max(ops.default_tokens_per_step(), limits.max_seqs);
 
   const int64_t block_bytes =
-      model.num_layers() *
-      ops.kv_block_bytes(limits.block_size, model.attention.num_kv_heads, model.attention.head_dim);
+      model.num_layers() * ops.kv_block_bytes(limits.block_size, model.attention.num_kv_heads,
+                                              model.attention.head_dim, limits.kv_format);
   const int64_t blocks_per_seq = ceil_div(limits.max_context, limits.block_size);
   if (config.kv_cache.bytes > 0) {
     limits.num_kv_blocks = config.kv_cache.bytes / block_bytes;

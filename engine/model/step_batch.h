@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kv_format.h"
 #include "kernels/sampling.h"
 
 namespace augur {
@@ -64,6 +65,7 @@ class ModelRunner {
     int64_t max_context = 0;  // positions of one sequence
     int64_t num_kv_blocks = 0;
     int block_size = 0;  // positions of one KV block
+    KvFormat kv_format = KvFormat::kNative;
     int64_t vocab_size = 0;
     int max_top_n = 64;  // alternatives reported per row
   };

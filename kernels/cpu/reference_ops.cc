@@ -60,8 +60,12 @@ class ReferenceOps final : public Ops {
   void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) override {
     cpu::fill_random(to, num_bytes, amplitude, seed);
   }
-  int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
-    return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim);
+  bool supports(KvFormat format) const override { return true; }
+  int64_t kv_block_bytes(int block_size,
+                         int num_kv_heads,
+                         int head_dim,
+                         KvFormat format) const override {
+    return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim, format);
   }
 
   void embed(const EmbedArgs& args) override { cpu::reference_embed(args, pool_); }
@@ -70,7 +74,7 @@ class ReferenceOps final : public Ops {
   }
   void linear(const LinearArgs& args) override { cpu::reference_linear(args, scratch_, pool_); }
   void rope_and_cache(const RopeAndCacheArgs& args) override {
-    cpu::reference_rope_and_cache(args, pool_);
+    cpu::reference_rope_and_cache(args, scratch_, pool_);
   }
   void attention(const AttentionArgs& args) override {
     cpu::reference_attention(args, scratch_, pool_);

@@ -77,7 +77,7 @@ TEST(ModelLoaderTest, ShortensTheContextToWhatTheCacheHolds) {
   const auto whole = load_model(config, {});
   EXPECT_EQ(whole->decoder->limits().max_context, 256);
   const int64_t block_bytes =
-      3 * whole->ops->kv_block_bytes(16, /*num_kv_heads=*/2, /*head_dim=*/16);
+      3 * whole->ops->kv_block_bytes(16, /*num_kv_heads=*/2, /*head_dim=*/16, KvFormat::kNative);
   config.kv_cache.bytes = 5 * block_bytes + 1;
   const auto model = load_model(config, {});
   EXPECT_EQ(model->decoder->limits().num_kv_blocks, 5);
