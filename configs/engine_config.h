@@ -15,6 +15,7 @@ namespace augur {
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class PrecisionChoice : uint8_t { kAuto, kBF16, kReference };
 enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
+enum class KvDtypeChoice : uint8_t { kAuto, kBF16, kInt8 };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
 /// The words for an enum's values, in their order.
@@ -28,6 +29,8 @@ inline constexpr std::array<std::string_view, 3> kEnumWords<PrecisionChoice>{"au
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<IsaChoice>{"auto", "portable", "avx2",
                                                                        "avx512", "amx"};
+template <>
+inline constexpr std::array<std::string_view, 3> kEnumWords<KvDtypeChoice>{"auto", "bf16", "int8"};
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<LogLevel>{"debug", "info", "warning",
                                                                       "error", "off"};
@@ -74,12 +77,16 @@ struct ExecutionConfig {
 };
 
 struct KvCacheConfig {
+  KvDtypeChoice dtype = KvDtypeChoice::kAuto;
   int64_t block_size = 64;
   int64_t bytes = 0;
   int64_t max_context = 0;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
+    visit("dtype", &KvCacheConfig::dtype,
+          "what keys and values are kept in; int8, on a CPU only, takes half the memory and is "
+          "lossy: answers change slightly; auto: the backend's own, bf16");
     visit("block_size", &KvCacheConfig::block_size, "positions in one block of the KV cache",
           between(16, 1024, 16));
     visit("bytes", &KvCacheConfig::bytes,
