@@ -19,6 +19,7 @@ enum class EvictionChoice : uint8_t { kLru, kLfu, kLeastStale };
 enum class RouteMode : uint8_t { kPrefetch, kServe };
 enum class ProjectionChoice : uint8_t { kPca, kRandom };
 enum class SchedulePolicyChoice : uint8_t { kFcfs, kExpertAffinity };
+enum class KvDtypeChoice : uint8_t { kAuto, kBF16, kInt8 };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
 /// The words for an enum's values, in their order.
@@ -42,6 +43,8 @@ inline constexpr std::array<std::string_view, 2> kEnumWords<ProjectionChoice>{"p
 template <>
 inline constexpr std::array<std::string_view, 2> kEnumWords<SchedulePolicyChoice>{
     "fcfs", "expert_affinity"};
+template <>
+inline constexpr std::array<std::string_view, 3> kEnumWords<KvDtypeChoice>{"auto", "bf16", "int8"};
 template <>
 inline constexpr std::array<std::string_view, 5> kEnumWords<LogLevel>{"debug", "info", "warning",
                                                                       "error", "off"};
@@ -202,12 +205,16 @@ struct PrefetchConfig {
 };
 
 struct KvCacheConfig {
+  KvDtypeChoice dtype = KvDtypeChoice::kAuto;
   int64_t block_size = 64;
   int64_t bytes = 0;
   int64_t max_context = 0;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
+    visit("dtype", &KvCacheConfig::dtype,
+          "what keys and values are kept in; int8, on a CPU only, takes half the memory and is "
+          "lossy: answers change slightly; auto: the backend's own, bf16");
     visit("block_size", &KvCacheConfig::block_size, "positions in one block of the KV cache",
           between(16, 1024, 16));
     visit("bytes", &KvCacheConfig::bytes,

@@ -22,6 +22,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/buffer.h"
+#include "kernels/kv_format.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/weights.h"
@@ -106,6 +107,7 @@ struct KvCacheLayer {
   int block_size = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
+  KvFormat format = KvFormat::kNative;
 };
 
 /// cos and sin per position, [max_positions, rotary_dim / 2] each, f32, any scaling folded in.
@@ -389,7 +391,14 @@ class Ops {
                                const std::byte* block,
                                const ExpertLayout& to,
                                std::byte* out) const;
-  virtual int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const = 0;
+
+  /// Whether rope_and_cache and attention take a cache of this format.
+  virtual bool supports(KvFormat format) const { return format == KvFormat::kNative; }
+  /// Requires supports(format).
+  virtual int64_t kv_block_bytes(int block_size,
+                                 int num_kv_heads,
+                                 int head_dim,
+                                 KvFormat format) const = 0;
 
   virtual void embed(const EmbedArgs& args) = 0;
   virtual void add_rms_norm(const AddRmsNormArgs& args) = 0;

@@ -83,14 +83,15 @@ Decoder::Decoder(const ModelConfig& config,
     return static_cast<void*>(buffers_.back().data());
   });
   const int64_t block_bytes = ops.kv_block_bytes(limits.block_size, config.attention.num_kv_heads,
-                                                 config.attention.head_dim);
+                                                 config.attention.head_dim, limits.kv_format);
   for (int layer_idx = 0; layer_idx < config.num_layers(); ++layer_idx) {
     buffers_.push_back(ops.allocate(limits.num_kv_blocks * block_bytes));
     kv_layers_.push_back({.data = buffers_.back().data(),
                           .num_blocks = limits.num_kv_blocks,
                           .block_size = limits.block_size,
                           .num_kv_heads = config.attention.num_kv_heads,
-                          .head_dim = config.attention.head_dim});
+                          .head_dim = config.attention.head_dim,
+                          .format = limits.kv_format});
   }
   host_inputs_.resize(DecoderBuffers::input_bytes(limits));
   for (Step& step : steps_) {
@@ -137,7 +138,7 @@ int64_t Decoder::activation_bytes(const ModelConfig& config, const Limits& limit
 int64_t Decoder::kv_cache_bytes(const ModelConfig& config, const Limits& limits, const Ops& ops) {
   return limits.num_kv_blocks * config.num_layers() *
          ops.kv_block_bytes(limits.block_size, config.attention.num_kv_heads,
-                            config.attention.head_dim);
+                            config.attention.head_dim, limits.kv_format);
 }
 
 void Decoder::record_decode_steps() {

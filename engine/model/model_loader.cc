@@ -152,12 +152,37 @@ std::filesystem::path demo_model_folder() {
   return AUGUR_SOURCE_MODELS "/tiny-glm4-moe";
 }
 
+namespace {
+
+KvFormat kv_format(KvDtypeChoice dtype, const Ops& ops) {
+  if (dtype == KvDtypeChoice::kInt8) {
+    if (ops.supports(KvFormat::kInt8)) return KvFormat::kInt8;
+    throw ConfigError(
+        "kv_cache.dtype",
+        fmt::format("int8 runs on the CPU; accepted on {}: auto, bf16", ops.description()));
+  }
+  if (dtype == KvDtypeChoice::kBF16 && ops.activation_dtype() != DType::kBF16) {
+    throw ConfigError("kv_cache.dtype",
+                      fmt::format("bf16 is what backends in bf16 keep; accepted on {}: auto, int8",
+                                  ops.description()));
+  }
+  return KvFormat::kNative;
+}
+
+std::string describe(KvFormat format, const Ops& ops) {
+  if (format == KvFormat::kInt8) return "int8";
+  return ops.activation_dtype() == DType::kBF16 ? "bf16" : "float32";
+}
+
+}  // namespace
+
 ModelRunner::Limits plan_limits(const EngineConfig& config,
                                 const ModelConfig& model,
                                 const Ops& ops,
                                 int64_t memory_for_kv_bytes) {
   ModelRunner::Limits limits;
   limits.block_size = static_cast<int>(config.kv_cache.block_size);
+  limits.kv_format = kv_format(config.kv_cache.dtype, ops);
   limits.vocab_size = model.vocab_size;
   limits.max_seqs = config.execution.max_batch_size;
   limits.max_context =
@@ -172,8 +197,8 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
                           : std::max(ops.default_tokens_per_step(), limits.max_seqs);
 
   const int64_t block_bytes =
-      model.num_layers() *
-      ops.kv_block_bytes(limits.block_size, model.attention.num_kv_heads, model.attention.head_dim);
+      model.num_layers() * ops.kv_block_bytes(limits.block_size, model.attention.num_kv_heads,
+                                              model.attention.head_dim, limits.kv_format);
   const int64_t blocks_per_seq = ceil_div(limits.max_context, limits.block_size);
   if (config.kv_cache.bytes > 0) {
     limits.num_kv_blocks = config.kv_cache.bytes / block_bytes;
@@ -229,7 +254,8 @@ void assemble(LoadedModel& model,
   model.memory.available_bytes = available_bytes;
   model.memory.items = {
       {"weights", weight_bytes(limits.max_context)},
-      {fmt::format("KV cache, {} blocks of {} positions", limits.num_kv_blocks, limits.block_size),
+      {fmt::format("KV cache, {} blocks of {} positions in {}", limits.num_kv_blocks,
+                   limits.block_size, describe(limits.kv_format, ops)),
        Decoder::kv_cache_bytes(model.config(), limits, ops)},
       {fmt::format("a step of {} tokens", limits.max_tokens),
        step_bytes(model.config(), limits, ops)},

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/kv_format.h"
 #include "kernels/sampling.h"
 
 namespace augur {
@@ -78,6 +79,7 @@ class ModelRunner {
     int64_t max_context = 0;  // positions of one sequence
     int64_t num_kv_blocks = 0;
     int block_size = 0;  // positions of one KV block
+    KvFormat kv_format = KvFormat::kNative;
     int64_t vocab_size = 0;
     int max_top_n = 64;  // alternatives reported per row
   };

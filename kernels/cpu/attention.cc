@@ -146,6 +146,7 @@ AttentionTile make_tile(const AttentionArgs& args,
       static_cast<int>(std::min<int64_t>(kAttentionRows, num_tokens * tile.group - tile.first_row));
   tile.first_position = batch.context_len[seq] - num_tokens;
   tile.scale_log2e = args.scale * 1.44269504f;
+  tile.format = cache.format;
   tile.cache = cache.data + kv_head * layout.head_bytes;
   tile.block_bytes = layout.block_bytes;
   tile.block_size = layout.block_size;
@@ -191,8 +192,8 @@ int64_t attention_scratch_bytes(const StepLimits& limits, Isa isa, int num_threa
 }
 
 void attention(const AttentionArgs& args, Isa isa, WorkerPool& pool, std::byte* scratch) {
-  const KvLayout layout =
-      kv_layout(args.cache.block_size, args.cache.num_kv_heads, args.cache.head_dim);
+  const KvLayout layout = kv_layout(args.cache.block_size, args.cache.num_kv_heads,
+                                    args.cache.head_dim, args.cache.format);
   check(args);
   const int num_seqs = args.batch.num_seqs;
   SequencePlan* plans = reinterpret_cast<SequencePlan*>(scratch);

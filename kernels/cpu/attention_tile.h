@@ -74,10 +74,33 @@ inline void add_dots(typename V::F (&sums)[kRows][kVecs],
   }
 }
 
+/// Bytes of 16 pairs in the cache.
+template <KvFormat kFormat>
+constexpr int64_t kPairsBytes = kFormat == KvFormat::kInt8 ? 32 : 64;
+
+/// 16 pairs of the cache as bf16, which int8 fits into exactly. It is widened here, each time it is
+/// read, and not once for all rows of a tile: that overlaps with the products and costs less than
+/// storing it would.
+template <typename V, KvFormat kFormat>
+inline typename V::Pairs load_cached(const std::byte* from) {
+  if constexpr (kFormat == KvFormat::kInt8) {
+    return V::load_int8_pairs(from);
+  } else {
+    return V::load_pairs(from);
+  }
+}
+
+/// The 16 scales that end a group in int8.
+template <typename V>
+inline typename V::F load_scales(const std::byte* group, int64_t group_bytes) {
+  return V::load(reinterpret_cast<const float*>(group + group_bytes - kKvScaleBytes));
+}
+
 /// scores[r][position] = q[r] . k[position] for the groups of the chunk.
-template <typename V, bool kFetchAhead, int kRows>
+template <typename V, KvFormat kFormat, bool kFetchAhead, int kRows>
 inline void score_rows(TileWork<V>& work, int row) {
   constexpr int kVecs = V::kVecTile;
+  constexpr int64_t kRowBytes = kPairsBytes<kFormat>;
   const int num_pairs = work.tile.head_dim / 2;
   const uint32_t* q = work.q + static_cast<int64_t>(row) * num_pairs;
   for (int group = 0; group * kKvGroup < work.num_positions; group += kVecs) {
@@ -97,10 +120,20 @@ inline void score_rows(TileWork<V>& work, int row) {
       typename V::Pairs k[kVecs];
 #pragma GCC unroll 2
       for (int n = 0; n < kVecs; ++n) {
-        k[n] = V::load_pairs(keys[n] + pair * 64);
-        if constexpr (kFetchAhead) __builtin_prefetch(next_keys[n] + pair * 64, 0, kToSecondCache);
+        k[n] = load_cached<V, kFormat>(keys[n] + pair * kRowBytes);
+        if constexpr (kFetchAhead) {
+          __builtin_prefetch(next_keys[n] + pair * kRowBytes, 0, kToSecondCache);
+        }
       }
       add_dots<V, kRows, kVecs>(sums, q + pair, num_pairs, k);
+    }
+    if constexpr (kFormat == KvFormat::kInt8) {
+      for (int n = 0; n < kVecs; ++n) {
+        const typename V::F scales =
+            load_scales<V>(work.groups.keys[group + n], work.tile.key_group_bytes);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) sums[r][n] = V::mul(sums[r][n], scales);
+      }
     }
     float* scores = work.scores + row * kAttentionChunk + group * kKvGroup;
 #pragma GCC unroll 8
@@ -118,8 +151,9 @@ inline int num_seen(const TileWork<V>& work, int row, int64_t chunk_start) {
   return static_cast<int>(seen < 0 ? 0 : seen < work.num_positions ? seen : work.num_positions);
 }
 
-/// Scores to probabilities; new maxima, corrections of what came before, and sums.
-template <typename V>
+/// Scores to probabilities, times the scales of the values where they have some; new maxima,
+/// corrections of what came before, and sums.
+template <typename V, KvFormat kFormat>
 inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
   using F = typename V::F;
   const Exp2Coarse<V> exp2;
@@ -154,19 +188,31 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
     const auto weight = [&](int position) {
       return exp2(V::fms(V::load(scores + position), scale, maximum));
     };
+    // What the values of 16 positions are to be multiplied by.
+    const auto scaled = [&](int position, F weights) {
+      if constexpr (kFormat == KvFormat::kNative) {
+        return weights;
+      } else {
+        const std::byte* group = work.groups.values[position / kKvGroup];
+        return V::mul(weights, load_scales<V>(group, work.tile.value_group_bytes));
+      }
+    };
     F sum = V::mul(V::load(work.sums + row * 16), V::set1(work.corrections[row]));
     int position = 0;
     for (; position + 32 <= seen; position += 32) {
       const F first = weight(position);
       const F second = weight(position + 16);
       sum = V::add(V::add(sum, first), second);
-      V::store_bf16_twice(out + position, first, second);
+      V::store_bf16_twice(out + position, scaled(position, first), scaled(position + 16, second));
     }
     for (; position < work.num_positions; position += 16) {
       F last = V::zero();
       if (position < seen) {
-        last = V::select(V::first_lanes(seen - position), weight(position), V::zero());
+        const typename V::Mask is_seen = V::first_lanes(seen - position);
+        last = V::select(is_seen, weight(position), V::zero());
         sum = V::add(sum, last);
+        // The scales of positions not written yet may be anything.
+        last = V::select(is_seen, scaled(position, last), V::zero());
       }
       V::store_bf16(out + position, last);
     }
@@ -175,10 +221,11 @@ inline void softmax_chunk(TileWork<V>& work, int64_t chunk_start) {
 }
 
 /// result[r][col] = result * correction + p[r] v[.][col] over the chunk, for kVecs x 16 columns.
-template <typename V, bool kFetchAhead, int kRows, int kVecs>
+template <typename V, KvFormat kFormat, bool kFetchAhead, int kRows, int kVecs>
 inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
   constexpr int kPairsOfGroup = kKvGroup / 2;
-  const int64_t row_bytes = work.padded_head_dim * int64_t{4};
+  const int64_t row_bytes = work.padded_head_dim / 16 * kPairsBytes<kFormat>;
+  const int64_t col_bytes = col / 16 * kPairsBytes<kFormat>;
   const uint32_t* p = work.probabilities + row * (kAttentionChunk / 2);
   float* to = result + row * work.row_floats + col;
   typename V::F sums[kRows][kVecs];
@@ -194,7 +241,7 @@ inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
     typename V::Pairs v[kVecs];
 #pragma GCC unroll 2
     for (int n = 0; n < kVecs; ++n) {
-      v[n] = V::load_pairs(values + n * 64);
+      v[n] = load_cached<V, kFormat>(values + n * kPairsBytes<kFormat>);
       // The other half belongs to a position not written yet: whatever lies there must not
       // count, and 0 times a NaN would.
       if (is_half) v[n] = V::first_of_pairs(v[n]);
@@ -203,21 +250,21 @@ inline void value_columns(TileWork<V>& work, int row, int col, float* result) {
   };
   int position = 0;
   for (; position + kKvGroup <= work.num_positions; position += kKvGroup) {
-    const std::byte* values = work.groups.values[position / kKvGroup] + col * 4;
-    const std::byte* next = work.next.values[position / kKvGroup] + col * 4;
+    const std::byte* values = work.groups.values[position / kKvGroup] + col_bytes;
+    const std::byte* next = work.next.values[position / kKvGroup] + col_bytes;
 #pragma GCC unroll 8
     for (int pair = 0; pair < kPairsOfGroup; ++pair) {
       add_pair(position + 2 * pair, values + pair * row_bytes, /*is_half=*/false);
       if constexpr (kFetchAhead) {
 #pragma GCC unroll 2
         for (int n = 0; n < kVecs; ++n) {
-          __builtin_prefetch(next + pair * row_bytes + n * 64, 0, kToSecondCache);
+          __builtin_prefetch(next + pair * row_bytes + n * kPairsBytes<kFormat>, 0, kToSecondCache);
         }
       }
     }
   }
   if (position < work.num_positions) {
-    const std::byte* values = work.groups.values[position / kKvGroup] + col * 4;
+    const std::byte* values = work.groups.values[position / kKvGroup] + col_bytes;
     for (; position < work.num_positions; position += 2, values += row_bytes) {
       add_pair(position, values, /*is_half=*/position + 1 == work.num_positions);
     }
@@ -253,21 +300,21 @@ inline ChunkGroups find_groups(const AttentionTile& tile, int64_t start, int64_t
 /// Scores, probabilities and values of the chunk at `start`. kFetchAhead: with one block of rows
 /// (decode) memory is what takes the time; with more, keys and values come from a cache and the
 /// prefetches would only be in the way.
-template <typename V, bool kFetchAhead>
+template <typename V, KvFormat kFormat, bool kFetchAhead>
 inline void attend_chunk(TileWork<V>& work, int64_t start, float* result) {
   const int num_rows = work.tile.num_rows;
-  auto score = [&]<int kRows>(int row) { score_rows<V, kFetchAhead, kRows>(work, row); };
+  auto score = [&]<int kRows>(int row) { score_rows<V, kFormat, kFetchAhead, kRows>(work, row); };
   for_row_blocks<V::kRowTile>(num_rows, score);
-  softmax_chunk(work, start);
+  softmax_chunk<V, kFormat>(work, start);
   auto add_values = [&]<int kRows>(int row) {
     constexpr int kVecs = V::kVecTile;
     int col = 0;
     for (; col + kVecs * 16 <= work.padded_head_dim; col += kVecs * 16) {
-      value_columns<V, kFetchAhead, kRows, kVecs>(work, row, col, result);
+      value_columns<V, kFormat, kFetchAhead, kRows, kVecs>(work, row, col, result);
     }
     if constexpr (kVecs > 1) {
       if (col < work.padded_head_dim) {
-        value_columns<V, kFetchAhead, kRows, 1>(work, row, col, result);
+        value_columns<V, kFormat, kFetchAhead, kRows, 1>(work, row, col, result);
       }
     }
   };
@@ -275,7 +322,7 @@ inline void attend_chunk(TileWork<V>& work, int64_t start, float* result) {
 }
 
 /// One split's partial result of every row of the tile.
-template <typename V>
+template <typename V, KvFormat kFormat>
 inline void attend_split(TileWork<V>& work, int64_t split, float* result) {
   const AttentionTile& tile = work.tile;
   const int num_rows = tile.num_rows;
@@ -297,9 +344,9 @@ inline void attend_split(TileWork<V>& work, int64_t split, float* result) {
     if (start == split_start) work.groups = find_groups<V>(tile, start, end);
     work.next = next_start < end ? find_groups<V>(tile, next_start, end) : work.groups;
     if (num_rows <= V::kRowTile) {
-      attend_chunk<V, /*kFetchAhead=*/true>(work, start, result);
+      attend_chunk<V, kFormat, /*kFetchAhead=*/true>(work, start, result);
     } else {
-      attend_chunk<V, /*kFetchAhead=*/false>(work, start, result);
+      attend_chunk<V, kFormat, /*kFetchAhead=*/false>(work, start, result);
     }
     work.groups = work.next;
   }
@@ -350,8 +397,8 @@ inline void write_row(const AttentionTile& tile, int row, const float* total, in
   }
 }
 
-template <typename V>
-void attend(const AttentionTile& tile) {
+template <typename V, KvFormat kFormat>
+inline void attend_format(const AttentionTile& tile) {
   TileWork<V> work(tile);
   const int padded_head_dim = work.padded_head_dim;
   const int64_t row_floats = work.row_floats;
@@ -371,16 +418,17 @@ void attend(const AttentionTile& tile) {
 
   if (tile.partials != nullptr) {
     for (int64_t i = 0; i < tile.num_splits; ++i) {
-      attend_split(work, tile.first_split + i, tile.partials + i * tile.split_rows * row_floats);
+      attend_split<V, kFormat>(work, tile.first_split + i,
+                               tile.partials + i * tile.split_rows * row_floats);
     }
     return;
   }
   alignas(64) float total[kAttentionRows * partial_row_floats(kMaxHeadDim)];
-  attend_split(work, tile.first_split, total);
+  attend_split<V, kFormat>(work, tile.first_split, total);
   if (tile.num_splits > 1) {
     alignas(64) float part[kAttentionRows * partial_row_floats(kMaxHeadDim)];
     for (int64_t i = 1; i < tile.num_splits; ++i) {
-      attend_split(work, tile.first_split + i, part);
+      attend_split<V, kFormat>(work, tile.first_split + i, part);
       for (int row = 0; row < tile.num_rows; ++row) {
         fold_row<V>(total + row * row_floats, part + row * row_floats, padded_head_dim);
       }
@@ -388,6 +436,15 @@ void attend(const AttentionTile& tile) {
   }
   for (int row = 0; row < tile.num_rows; ++row) {
     write_row<V>(tile, row, total + row * row_floats, padded_head_dim);
+  }
+}
+
+template <typename V>
+void attend(const AttentionTile& tile) {
+  if (tile.format == KvFormat::kInt8) {
+    attend_format<V, KvFormat::kInt8>(tile);
+  } else {
+    attend_format<V, KvFormat::kNative>(tile);
   }
 }
 

@@ -106,8 +106,12 @@ class CpuOps final : public Ops {
                        std::byte* out) const override {
     cpu::quantize_expert(from, block, to, out);
   }
-  int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
-    return cpu::kv_block_bytes_cpu(block_size, num_kv_heads, head_dim);
+  bool supports(KvFormat format) const override { return true; }
+  int64_t kv_block_bytes(int block_size,
+                         int num_kv_heads,
+                         int head_dim,
+                         KvFormat format) const override {
+    return cpu::kv_block_bytes_cpu(block_size, num_kv_heads, head_dim, format);
   }
 
   void embed(const EmbedArgs& args) override { cpu::embed(args, pool_); }

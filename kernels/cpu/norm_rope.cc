@@ -16,6 +16,11 @@ int64_t rows_per_chunk(int64_t num_rows, const WorkerPool& pool) {
   return std::clamp<int64_t>(num_rows / (4 * pool.num_threads()), 1, 32);
 }
 
+/// The scales of a group of positions kept in int8.
+float* scales_of(std::byte* group, int64_t group_bytes) {
+  return reinterpret_cast<float*>(group + group_bytes - kKvScaleBytes);
+}
+
 std::string shape(const Tensor& tensor) {
   return std::to_string(tensor.num_rows) + " x " + std::to_string(tensor.num_cols);
 }
@@ -62,7 +67,8 @@ void add_rms_norm(const AddRmsNormArgs& args, Isa isa, WorkerPool& pool) {
 
 void rope_and_cache(const RopeAndCacheArgs& args, Isa isa, WorkerPool& pool) {
   const KvCacheLayer& cache = args.cache;
-  const KvLayout layout = kv_layout(cache.block_size, cache.num_kv_heads, cache.head_dim);
+  const KvLayout layout =
+      kv_layout(cache.block_size, cache.num_kv_heads, cache.head_dim, cache.format);
   const int64_t num_tokens = args.qkv.num_rows;
   AUGUR_REQUIRE(args.num_heads > 0, std::to_string(args.num_heads));
   const int64_t q_cols = int64_t{args.num_heads} * cache.head_dim;
@@ -97,20 +103,25 @@ void rope_and_cache(const RopeAndCacheArgs& args, Isa isa, WorkerPool& pool) {
     token.eps = args.norm_eps;
     token.rotary_dim = args.rope.rotary_dim;
     token.is_interleaved = args.rope.is_interleaved;
+    token.format = cache.format;
     token.head_bytes = layout.head_bytes;
     const int64_t end = std::min((chunk + 1) * chunk_rows, num_tokens);
     for (int64_t row = chunk * chunk_rows; row < end; ++row) {
       const int64_t table_row = args.positions[row] * int64_t{args.rope.rotary_dim / 2};
       const int64_t slot = args.kv_slots[row] % layout.block_size;
+      const int64_t slot_in_group = slot % kKvGroup;
       std::byte* block = cache.data + args.kv_slots[row] / layout.block_size * layout.block_bytes;
+      std::byte* keys = block + slot / kKvGroup * layout.key_group_bytes;
+      std::byte* values = block + layout.values_offset + slot / kKvGroup * layout.value_group_bytes;
       token.qkv = args.qkv.row<float>(row);
       token.q_out = args.q_out.row<uint16_t>(row);
       token.cos = args.rope.cos + table_row;
       token.sin = args.rope.sin + table_row;
-      token.keys = block + slot / kKvGroup * layout.key_group_bytes + slot % kKvGroup * 4;
-      token.values =
-          block + layout.values_offset + slot / 2 * (layout.value_group_bytes / (kKvGroup / 2));
+      token.keys = keys + slot_in_group * (cache.format == KvFormat::kInt8 ? 1 : 4);
+      token.values = values + slot_in_group / 2 * layout.value_row_bytes;
       token.value_parity = static_cast<int>(slot % 2);
+      token.key_scale = scales_of(keys, layout.key_group_bytes) + slot_in_group;
+      token.value_scale = scales_of(values, layout.value_group_bytes) + slot_in_group;
       kernels.rope_token(token);
     }
   });

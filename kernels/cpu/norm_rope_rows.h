@@ -67,12 +67,18 @@ inline void rotate_interleaved(const RopeToken& args, float* head) {
   }
 }
 
-/// A head, normalised where `norm` is given, turned and rounded.
 template <typename V>
-inline void prepare_head(const RopeToken& args,
-                         const float* from,
-                         const float* norm,
-                         uint16_t* to) {
+inline void put_first(uint16_t* to, typename V::F x, int64_t count) {
+  V::store_bf16_first(to, x, count);
+}
+template <typename V>
+inline void put_first(float* to, typename V::F x, int64_t count) {
+  V::store_first(to, x, count);
+}
+
+/// A head, normalised where `norm` is given and turned; rounded where `To` is bf16.
+template <typename V, typename To>
+inline void prepare_head(const RopeToken& args, const float* from, const float* norm, To* to) {
   using F = typename V::F;
   const int head_dim = args.head_dim;
   const int rotary_dim = args.rotary_dim;
@@ -91,11 +97,11 @@ inline void prepare_head(const RopeToken& args,
       const F sin = V::load_first(args.sin + i, count);
       const F lower = normalised(i, count);
       const F upper = normalised(half + i, count);
-      V::store_bf16_first(to + i, V::fms(lower, cos, V::mul(upper, sin)), count);
-      V::store_bf16_first(to + half + i, V::fma(upper, cos, V::mul(lower, sin)), count);
+      put_first<V>(to + i, V::fms(lower, cos, V::mul(upper, sin)), count);
+      put_first<V>(to + half + i, V::fma(upper, cos, V::mul(lower, sin)), count);
     }
     for (int col = rotary_dim; col < head_dim; col += 16) {
-      V::store_bf16_first(to + col, normalised(col, head_dim - col), head_dim - col);
+      put_first<V>(to + col, normalised(col, head_dim - col), head_dim - col);
     }
     return;
   }
@@ -104,19 +110,64 @@ inline void prepare_head(const RopeToken& args,
     V::store(head + col, normalised(col, head_dim - col));
   rotate_interleaved<V>(args, head);
   for (int col = 0; col < head_dim; col += 16) {
-    V::store_bf16_first(to + col, V::load(head + col), head_dim - col);
+    put_first<V>(to + col, V::load(head + col), head_dim - col);
   }
 }
 
+/// Quantises a head as KvFormat::kInt8 says; returns its scale.
 template <typename V>
-void rope_token(const RopeToken& args) {
-  const int head_dim = args.head_dim;
-  const float* from = args.qkv;
-  for (int head_idx = 0; head_idx < args.num_heads; ++head_idx, from += head_dim) {
-    prepare_head<V>(args, from, args.q_norm,
-                    args.q_out + static_cast<int64_t>(head_idx) * head_dim);
+inline float quantise_head(const float* head, int head_dim, int8_t* to) {
+  using F = typename V::F;
+  F largest = V::zero();
+  F poison = V::zero();  // 0, or NaN where a value is not finite
+  for (int col = 0; col < head_dim; col += 16) {
+    const F x = V::load_first(head + col, head_dim - col);
+    largest = V::max(V::max(x, V::sub(V::zero(), x)), largest);
+    poison = V::fma(x, V::zero(), poison);
   }
+  const float maximum = V::reduce_max(largest);
+  const bool is_zero = maximum < kLeastQuantised;
+  const F inverse = V::set1(is_zero ? 0.0f : 127.0f / maximum);
+  const F lowest = V::set1(-127.0f);
+  for (int col = 0; col < head_dim; col += 16) {
+    const F x = V::load_first(head + col, head_dim - col);
+    // The maximum turns a NaN into a number, which no conversion may meet.
+    V::store_int8_first(to + col, V::max(V::round(V::mul(x, inverse)), lowest), head_dim - col);
+  }
+  return (is_zero ? 0.0f : maximum / 127.0f) + V::reduce_add(poison);
+}
 
+/// The cache's part of rope_token in int8. `from`: the key heads, then the value heads.
+template <typename V>
+inline void cache_int8(const RopeToken& args, const float* from) {
+  const int head_dim = args.head_dim;
+  alignas(64) float key[kMaxHeadDim];
+  alignas(64) int8_t quantised[kMaxHeadDim];
+  const auto scale_of_head = [&](float* scale, int head_idx) {
+    return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(scale) +
+                                    head_idx * args.head_bytes);
+  };
+  for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
+    prepare_head<V>(args, from, args.k_norm, key);
+    *scale_of_head(args.key_scale, head_idx) = quantise_head<V>(key, head_dim, quantised);
+    // A dimension every 16 bytes: the positions of a group lie between.
+    int8_t* keys = reinterpret_cast<int8_t*>(args.keys + head_idx * args.head_bytes);
+    for (int col = 0; col < head_dim; ++col) keys[col * 16] = quantised[col];
+  }
+  for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
+    *scale_of_head(args.value_scale, head_idx) = quantise_head<V>(from, head_dim, quantised);
+    std::byte* values = args.values + head_idx * args.head_bytes + args.value_parity * 16;
+    for (int col = 0; col < head_dim; col += 16) {
+      const int count = head_dim - col < 16 ? head_dim - col : 16;
+      __builtin_memcpy(values + col * 2, quantised + col, count);
+    }
+  }
+}
+
+/// The cache's part of rope_token in bf16.
+template <typename V>
+inline void cache_bf16(const RopeToken& args, const float* from) {
+  const int head_dim = args.head_dim;
   alignas(64) uint32_t pairs[kMaxHeadDim / 2];
   for (int head_idx = 0; head_idx < args.num_kv_heads; ++head_idx, from += head_dim) {
     prepare_head<V>(args, from, args.k_norm, reinterpret_cast<uint16_t*>(pairs));
@@ -132,6 +183,21 @@ void rope_token(const RopeToken& args) {
       V::store_bf16_half(values + col * 4, V::load_first(from + col, count), args.value_parity,
                          count);
     }
+  }
+}
+
+template <typename V>
+void rope_token(const RopeToken& args) {
+  const int head_dim = args.head_dim;
+  const float* from = args.qkv;
+  for (int head_idx = 0; head_idx < args.num_heads; ++head_idx, from += head_dim) {
+    prepare_head<V>(args, from, args.q_norm,
+                    args.q_out + static_cast<int64_t>(head_idx) * head_dim);
+  }
+  if (args.format == KvFormat::kInt8) {
+    cache_int8<V>(args, from);
+  } else {
+    cache_bf16<V>(args, from);
   }
 }
 

@@ -69,8 +69,12 @@ class ReferenceOps final : public Ops {
                        std::byte* out) const override {
     cpu::quantize_expert(from, block, to, out);
   }
-  int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
-    return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim);
+  bool supports(KvFormat format) const override { return true; }
+  int64_t kv_block_bytes(int block_size,
+                         int num_kv_heads,
+                         int head_dim,
+                         KvFormat format) const override {
+    return cpu::reference_kv_block_bytes(block_size, num_kv_heads, head_dim, format);
   }
 
   void embed(const EmbedArgs& args) override { cpu::reference_embed(args, pool_); }
@@ -79,7 +83,7 @@ class ReferenceOps final : public Ops {
   }
   void linear(const LinearArgs& args) override { cpu::reference_linear(args, scratch_, pool_); }
   void rope_and_cache(const RopeAndCacheArgs& args) override {
-    cpu::reference_rope_and_cache(args, pool_);
+    cpu::reference_rope_and_cache(args, scratch_, pool_);
   }
   void attention(const AttentionArgs& args) override {
     cpu::reference_attention(args, scratch_, pool_);

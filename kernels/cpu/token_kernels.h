@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/kv_format.h"
 
 namespace augur::cpu {
 
@@ -54,9 +55,12 @@ struct RopeToken {
   int rotary_dim;
   bool is_interleaved;
   // Where head 0 of the token goes: its lane of the key group, its row of the value pairs.
+  KvFormat format;
   std::byte* keys;
   std::byte* values;
   int value_parity;  // which of its pair of positions the token is
+  float* key_scale;  // of int8
+  float* value_scale;
   int64_t head_bytes;
 };
 
@@ -72,6 +76,7 @@ struct AttentionTile {
   int num_rows;
   int64_t first_position;  // of the sequence's first token
   float scale_log2e;       // the scale of the scores times log2(e)
+  KvFormat format;
   const std::byte* cache;  // block 0, this KV head
   int64_t block_bytes;
   int64_t block_size;
@@ -117,7 +122,7 @@ struct RouterChoice {
   bool normalise_top_k;
   float scaling_factor;
   const int32_t* forced;  // [top_k], or null: the experts to take
-  float* scores;  // scratch, num_experts rounded up to 16 each
+  float* scores;          // scratch, num_experts rounded up to 16 each
   float* choice;
   int32_t* experts;
   float* weights;

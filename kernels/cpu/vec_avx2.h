@@ -127,6 +127,17 @@ struct VecAvx2 {
     for (int64_t i = 0; i < 16 && i < count; ++i) to[2 * i] = values[i];
   }
 
+  static void store_int8_first(int8_t* to, F x, int64_t count) {
+    // Packing works within 128-bit halves: four values of lo, then four of hi, in each.
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.lo), _mm256_cvtps_epi32(x.hi));
+    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);
+    alignas(16) int8_t values[16];
+    _mm_store_si128(
+        reinterpret_cast<__m128i*>(values),
+        _mm_packs_epi16(_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1)));
+    for (int64_t i = 0; i < 16 && i < count; ++i) to[i] = values[i];
+  }
+
   static Pair broadcast_pair(const uint32_t* from) {
     const __m256i pair = _mm256_set1_epi32(static_cast<int>(*from));
     return {first_values(pair), second_values(pair)};
@@ -137,6 +148,9 @@ struct VecAvx2 {
     const __m256i hi = _mm256_loadu_si256(pairs + 1);
     return {{first_values(lo), first_values(hi)}, {second_values(lo), second_values(hi)}};
   }
+  static Pairs load_int8_pairs(const std::byte* from) {
+    return {load_int8(from), load_int8(from + 16)};
+  }
   static Pairs first_of_pairs(Pairs x) { return {x.first, zero()}; }
   static F dot(F sum, Pair a, Pairs b) {
     sum = fma({a.first, a.first}, b.first, sum);
@@ -144,6 +158,11 @@ struct VecAvx2 {
   }
 
  private:
+  static F load_int8(const std::byte* from) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(values, 8)))};
+  }
   static __m256 raise_exponent(__m256 x, __m256 shifted) {
     return _mm256_castsi256_ps(_mm256_add_epi32(
         _mm256_castps_si256(x), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));

@@ -123,14 +123,32 @@ struct VecAvx512 {
                              parity != 0 ? _mm512_slli_epi32(halves, 16) : halves);
   }
 
+  /// The first `count` values, whole numbers of [-127, 127], as int8.
+  static void store_int8_first(int8_t* to, F x, int64_t count) {
+    _mm_mask_storeu_epi8(to, first_lanes(count), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+  }
+
   static Pair broadcast_pair(const uint32_t* from) {
     return _mm512_set1_epi32(static_cast<int>(*from));
   }
   static Pairs load_pairs(const std::byte* from) { return _mm512_loadu_si512(from); }
+  /// 16 pairs of int8: the first values of the pairs, then the second ones.
+  static Pairs load_int8_pairs(const std::byte* from) {
+    const __m512i first = bits_of_int8(from);
+    const __m512i second = bits_of_int8(from + 16);
+    // Whole numbers up to 256 fill no more than the upper half of a float, which is a bf16.
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(first, 16), second);
+  }
   /// The second value of each pair becomes 0.
   static Pairs first_of_pairs(Pairs x) { return _mm512_and_si512(x, _mm512_set1_epi32(0xffff)); }
   /// sum + both products of each pair.
   static F dot(F sum, Pair a, Pairs b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+ private:
+  static __m512i bits_of_int8(const std::byte* from) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(values)));
+  }
 };
 
 }  // namespace augur::cpu

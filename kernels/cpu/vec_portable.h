@@ -12,6 +12,7 @@ struct VecPortable {
   typedef float F __attribute__((vector_size(64)));
   typedef int32_t Mask __attribute__((vector_size(64)));
   typedef uint32_t Bits __attribute__((vector_size(64)));
+  typedef int8_t Bytes __attribute__((vector_size(16)));
   struct Pair {
     float first, second;
   };
@@ -109,6 +110,11 @@ struct VecPortable {
     for (int64_t i = 0; i < 16 && i < count; ++i) to[2 * i] = static_cast<uint16_t>(rounded[i]);
   }
 
+  static void store_int8_first(int8_t* to, F x, int64_t count) {
+    const Mask whole = __builtin_convertvector(x, Mask);
+    for (int64_t i = 0; i < 16 && i < count; ++i) to[i] = static_cast<int8_t>(whole[i]);
+  }
+
   static Pair broadcast_pair(const uint32_t* from) {
     const uint32_t bits[2] = {*from << 16, *from & 0xffff0000u};
     Pair pair;
@@ -120,6 +126,9 @@ struct VecPortable {
     std::memcpy(&pairs, from, sizeof(pairs));
     return {reinterpret_cast<F>(pairs << 16), reinterpret_cast<F>(pairs & 0xffff0000u)};
   }
+  static Pairs load_int8_pairs(const std::byte* from) {
+    return {load_int8(from), load_int8(from + 16)};
+  }
   static Pairs first_of_pairs(Pairs x) { return {x.first, zero()}; }
   static F dot(F sum, Pair a, Pairs b) {
     sum = sum + a.first * b.first;
@@ -127,6 +136,11 @@ struct VecPortable {
   }
 
  private:
+  static F load_int8(const std::byte* from) {
+    Bytes values;
+    std::memcpy(&values, from, sizeof(values));
+    return __builtin_convertvector(values, F);
+  }
   // To nearest, ties to even; NaN stays NaN.
   static Bits to_bf16_bits(F x) {
     const Bits bits = reinterpret_cast<Bits>(x);

@@ -42,6 +42,10 @@ int select_device(int device) {
   return device;
 }
 
+void require_native(KvFormat format) {
+  AUGUR_REQUIRE(format == KvFormat::kNative, "the KV cache is bf16 on CUDA, and nothing else");
+}
+
 class CudaOps final : public Ops {
  public:
   explicit CudaOps(int device)
@@ -133,7 +137,11 @@ class CudaOps final : public Ops {
   void fill_random(std::byte* to, int64_t num_bytes, float amplitude, uint64_t seed) override {
     cuda::fill_random(to, num_bytes, amplitude, seed, stream());
   }
-  int64_t kv_block_bytes(int block_size, int num_kv_heads, int head_dim) const override {
+  int64_t kv_block_bytes(int block_size,
+                         int num_kv_heads,
+                         int head_dim,
+                         KvFormat format) const override {
+    require_native(format);
     return cuda::kv_block_bytes(block_size, num_kv_heads, head_dim);
   }
 
@@ -141,6 +149,7 @@ class CudaOps final : public Ops {
   void add_rms_norm(const AddRmsNormArgs& args) override { cuda::add_rms_norm(args, stream()); }
   void linear(const LinearArgs& args) override { linear_.run(args, stream()); }
   void rope_and_cache(const RopeAndCacheArgs& args) override {
+    require_native(args.cache.format);
     cuda::rope_and_cache(args, stream());
   }
   void attention(const AttentionArgs& args) override;
@@ -256,6 +265,7 @@ CudaOps::Workspace CudaOps::Workspace::plan(const StepLimits& limits) {
 
 // The sequences with one row, then the others: each kernel is given its own part.
 void CudaOps::attention(const AttentionArgs& args) {
+  require_native(args.cache.format);
   const AttentionBatch& batch = args.batch;
   AUGUR_REQUIRE(
       batch.num_seqs <= limits_.max_seqs && batch.num_tokens <= limits_.max_tokens,

@@ -80,7 +80,8 @@ TEST(YamlReader, FindsAKeyThatBelongsToAnotherSection) {
 
 TEST(YamlReader, ListsTheKeysWhenNoneIsNear) {
   EXPECT_EQ(error_of("kv_cache:\n  banana: 1\n"),
-            "f.yaml:2: unknown key \"kv_cache.banana\"; accepted: block_size, bytes, max_context");
+            "f.yaml:2: unknown key \"kv_cache.banana\"; accepted: dtype, block_size, bytes, "
+            "max_context");
 }
 
 TEST(YamlReader, RefusesADottedKey) {

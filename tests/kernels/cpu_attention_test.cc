@@ -6,11 +6,14 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernels/cpu/norm_rope.h"
 #include "kernels/cpu/token_kernels.h"
 #include "tests/kernels/available_isas.h"
+#include "tests/kernels/plain_quantise.h"
 
 namespace augur::cpu {
 namespace {
@@ -30,13 +33,18 @@ struct Ask {
 };
 
 using Rows = std::vector<uint16_t>;  // bf16
+using Variant = std::tuple<Isa, KvFormat>;
 
 /// Some sequences with all of their queries, keys and values, the latter two in a paged cache.
 /// Every byte of the cache that no position was written to is part of a NaN.
 class Sequences {
  public:
-  Sequences(Shape shape, std::vector<int> lengths, Isa isa, float magnitude = 1.0f)
-      : shape_(shape), lengths_(std::move(lengths)), isa_(isa), random_(shape.head_dim) {
+  Sequences(Shape shape, std::vector<int> lengths, Variant variant, float magnitude = 1.0f)
+      : shape_(shape),
+        lengths_(std::move(lengths)),
+        isa_(std::get<Isa>(variant)),
+        format_(std::get<KvFormat>(variant)),
+        random_(shape.head_dim) {
     const int max_length = *std::max_element(lengths_.begin(), lengths_.end());
     stride_ = (max_length + shape.block_size - 1) / shape.block_size + 1;
     num_blocks_ = static_cast<int64_t>(stride_ * lengths_.size());
@@ -114,7 +122,7 @@ class Sequences {
     return out;
   }
 
-  /// Plain softmax(scale q k^T) v in double, of the values rounded to bf16.
+  /// Plain softmax(scale q k^T) v in double, of the values as the cache keeps them.
   std::vector<float> expected(const Ask& ask) const {
     const int group = shape_.num_heads / shape_.num_kv_heads;
     std::vector<float> out;
@@ -123,24 +131,23 @@ class Sequences {
         std::vector<double> weights(row + 1);
         double maximum = -1e300;
         for (int i = 0; i <= row; ++i) {
+          const std::vector<double> key = cached(ask.sequence, i, shape_.num_heads + head / group);
           double dot = 0;
           for (int d = 0; d < shape_.head_dim; ++d) {
-            dot += value(ask.sequence, row, head, d) *
-                   value(ask.sequence, i, shape_.num_heads + head / group, d);
+            dot += value(ask.sequence, row, head, d) * key[d];
           }
           weights[i] = dot * scale();
           maximum = std::max(maximum, weights[i]);
         }
         double sum = 0;
         for (double& weight : weights) sum += weight = std::exp(weight - maximum);
-        for (int d = 0; d < shape_.head_dim; ++d) {
-          double total = 0;
-          for (int i = 0; i <= row; ++i) {
-            total += weights[i] * value(ask.sequence, i,
-                                        shape_.num_heads + shape_.num_kv_heads + head / group, d);
-          }
-          out.push_back(static_cast<float>(total / sum));
+        std::vector<double> total(shape_.head_dim);
+        for (int i = 0; i <= row; ++i) {
+          const std::vector<double> values =
+              cached(ask.sequence, i, shape_.num_heads + shape_.num_kv_heads + head / group);
+          for (int d = 0; d < shape_.head_dim; ++d) total[d] += weights[i] * values[d];
         }
+        for (const double value : total) out.push_back(static_cast<float>(value / sum));
       }
     }
     return out;
@@ -151,16 +158,26 @@ class Sequences {
     return int64_t{shape_.num_heads + 2 * shape_.num_kv_heads} * shape_.head_dim;
   }
   int64_t block_bytes() const {
-    return kv_block_bytes_cpu(shape_.block_size, shape_.num_kv_heads, shape_.head_dim);
+    return kv_block_bytes_cpu(shape_.block_size, shape_.num_kv_heads, shape_.head_dim, format_);
   }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
   KvCacheLayer layer() {
     std::byte* data = cache_.data() + (64 - reinterpret_cast<uintptr_t>(cache_.data()) % 64);
-    return {data, num_blocks_, shape_.block_size, shape_.num_kv_heads, shape_.head_dim};
+    return {data, num_blocks_, shape_.block_size, shape_.num_kv_heads, shape_.head_dim, format_};
   }
   double value(int seq, int position, int head, int d) const {
     return to_float(
         to_bf16(qkv_[seq][position * qkv_cols() + head * int64_t{shape_.head_dim} + d]));
+  }
+  std::vector<double> cached(int seq, int position, int head) const {
+    const float* from = qkv_[seq].data() + position * qkv_cols() + head * int64_t{shape_.head_dim};
+    const PlainQuantised quantised = plain_quantise({from, static_cast<size_t>(shape_.head_dim)});
+    std::vector<double> values;
+    for (int d = 0; d < shape_.head_dim; ++d) {
+      values.push_back(format_ == KvFormat::kInt8 ? quantised.value(d)
+                                                  : value(seq, position, head, d));
+    }
+    return values;
   }
   void write(int seq, float magnitude) {
     std::uniform_real_distribution<float> uniform(-1.5f, 1.5f);
@@ -177,6 +194,7 @@ class Sequences {
   Shape shape_;
   std::vector<int> lengths_;
   Isa isa_;
+  KvFormat format_;
   std::mt19937 random_;
   int64_t stride_ = 0;
   int64_t num_blocks_ = 0;
@@ -201,7 +219,11 @@ Rows slice(const Rows& rows, int64_t cols, int first, int count) {
   return Rows(rows.begin() + first * cols, rows.begin() + (first + count) * cols);
 }
 
-class CpuAttentionTest : public ::testing::TestWithParam<Isa> {};
+class CpuAttentionTest : public ::testing::TestWithParam<Variant> {
+ protected:
+  static Isa isa() { return std::get<Isa>(GetParam()); }
+  static KvFormat format() { return std::get<KvFormat>(GetParam()); }
+};
 
 TEST_P(CpuAttentionTest, AgreesWithPlainLoopsOverContexts) {
   for (int context : {1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 300}) {
@@ -300,7 +322,11 @@ TEST_P(CpuAttentionTest, AveragesEqualScoresEvenly) {
     }
   }
   sequences.rewrite(0);
-  for (uint16_t bits : sequences.attend({{0, 400, 1}})) EXPECT_EQ(to_float(Bf16{bits}), 2.0f);
+  // In int8 each weight is rounded together with its scale.
+  const float tolerance = format() == KvFormat::kInt8 ? kTolerance : 0.0f;
+  for (uint16_t bits : sequences.attend({{0, 400, 1}})) {
+    EXPECT_NEAR(to_float(Bf16{bits}), 2.0f, tolerance);
+  }
 }
 
 TEST_P(CpuAttentionTest, DoesNothingForNoTokens) {
@@ -315,7 +341,7 @@ TEST_P(CpuAttentionTest, ExponentialKeepsItsErrorBound) {
   for (float value = -125.0f; value <= 0.0f; value += 0.00317f) x.push_back(value);
   x.insert(x.end(), {0.0f, -1.0f, -1e4f, -3e38f, -INFINITY, NAN});
   std::vector<float> out(x.size());
-  token_kernels(GetParam()).exp2_values(x.data(), static_cast<int64_t>(x.size()), out.data());
+  token_kernels(isa()).exp2_values(x.data(), static_cast<int64_t>(x.size()), out.data());
   const size_t num_plain = x.size() - 6;
   for (size_t i = 0; i < num_plain; ++i) {
     ASSERT_NEAR(out[i] / std::exp2(static_cast<double>(x[i])), 1.0, 3.1e-6) << x[i];
@@ -326,20 +352,48 @@ TEST_P(CpuAttentionTest, ExponentialKeepsItsErrorBound) {
   EXPECT_TRUE(std::isnan(out.back()));
 }
 
+TEST_P(CpuAttentionTest, ReadsAHeadThatIsNotFiniteAsNaN) {
+  // As bf16 would: what went wrong upstream is not hidden.
+  const Shape shape = {1, 1, 16, 16};
+  for (const float wrong : {NAN, INFINITY}) {
+    Sequences sequences(shape, {40}, GetParam());
+    sequences.qkv(0)[21 * 48 + 32 + 5] = wrong;  // of a value
+    sequences.rewrite(0);
+    EXPECT_FALSE(std::isfinite(to_float(Bf16{sequences.attend({{0, 40, 1}})[5]})));
+    for (uint16_t bits : sequences.attend({{0, 21, 1}})) {
+      EXPECT_TRUE(std::isfinite(to_float(Bf16{bits}))) << "before that position";
+    }
+  }
+}
+
+TEST(KvLayoutTest, Int8TakesHalfTheBytesAndItsScales) {
+  for (int head_dim : {32, 64, 128}) {
+    const int64_t bf16_bytes = kv_block_bytes_cpu(64, 4, head_dim, KvFormat::kNative);
+    constexpr int64_t kScales = 64 * 4 * 2;  // positions, heads, keys and values
+    EXPECT_EQ(bf16_bytes, kScales * head_dim * 2);
+    EXPECT_EQ(kv_block_bytes_cpu(64, 4, head_dim, KvFormat::kInt8), bf16_bytes / 2 + kScales * 4);
+  }
+}
+
 TEST_P(CpuAttentionTest, RefusesWhatItCannotServe) {
-  EXPECT_THROW(kv_block_bytes_cpu(8, 1, 32), std::logic_error);
-  EXPECT_THROW(kv_block_bytes_cpu(40, 1, 32), std::logic_error);
-  EXPECT_THROW(kv_block_bytes_cpu(16, 0, 32), std::logic_error);
-  EXPECT_THROW(kv_block_bytes_cpu(16, 1, 33), std::logic_error);
-  EXPECT_THROW(kv_block_bytes_cpu(16, 1, 514), std::logic_error);
+  EXPECT_THROW(kv_block_bytes_cpu(8, 1, 32, format()), std::logic_error);
+  EXPECT_THROW(kv_block_bytes_cpu(40, 1, 32, format()), std::logic_error);
+  EXPECT_THROW(kv_block_bytes_cpu(16, 0, 32, format()), std::logic_error);
+  EXPECT_THROW(kv_block_bytes_cpu(16, 1, 33, format()), std::logic_error);
+  EXPECT_THROW(kv_block_bytes_cpu(16, 1, 514, format()), std::logic_error);
   Sequences sequences({3, 2, 32, 16}, {4}, GetParam());
   EXPECT_THROW(sequences.attend({{0, 4, 1}}), std::logic_error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas,
+INSTANTIATE_TEST_SUITE_P(Variants,
                          CpuAttentionTest,
-                         ::testing::ValuesIn(available_isas()),
-                         isa_test_name);
+                         ::testing::Combine(::testing::ValuesIn(available_isas()),
+                                            ::testing::Values(KvFormat::kNative, KvFormat::kInt8)),
+                         [](const ::testing::TestParamInfo<Variant>& info) {
+                           return std::string(isa_name(std::get<Isa>(info.param))) +
+                                  (std::get<KvFormat>(info.param) == KvFormat::kInt8 ? "_int8"
+                                                                                     : "_bf16");
+                         });
 
 }  // namespace
 }  // namespace augur::cpu

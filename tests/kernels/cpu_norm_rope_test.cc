@@ -2,13 +2,17 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/kv_layout.h"
 #include "tests/kernels/available_isas.h"
+#include "tests/kernels/plain_quantise.h"
 
 namespace augur::cpu {
 namespace {
@@ -162,8 +166,15 @@ class CpuRopeTest : public ::testing::TestWithParam<Isa> {
       slots_.push_back((token * 29) % (kBlocks * kBlockSize));  // 29 and 128 are coprime
     }
     q_out_.assign(kTokens * q_cols_, 0);
-    cache_.assign(kBlocks * kv_block_bytes_cpu(kBlockSize, shape.num_kv_heads, shape.head_dim) / 2,
-                  0x7fff);
+    cache_.assign(
+        kBlocks *
+            kv_block_bytes_cpu(kBlockSize, shape.num_kv_heads, shape.head_dim, KvFormat::kNative) /
+            2,
+        0x7fff);
+    // No value is quantised to -128, and no scale is negative.
+    int8_cache_.assign(kBlocks * kv_block_bytes_cpu(kBlockSize, shape.num_kv_heads, shape.head_dim,
+                                                    KvFormat::kInt8),
+                       -128);
   }
 
   RopeAndCacheArgs args() {
@@ -181,6 +192,13 @@ class CpuRopeTest : public ::testing::TestWithParam<Isa> {
     args.cache = {reinterpret_cast<std::byte*>(cache_.data()), kBlocks, kBlockSize,
                   shape_.num_kv_heads, shape_.head_dim};
     args.q_out = dense(q_out_.data(), DType::kBF16, kTokens, q_cols_);
+    return args;
+  }
+
+  RopeAndCacheArgs int8_args() {
+    RopeAndCacheArgs args = this->args();
+    args.cache.data = reinterpret_cast<std::byte*>(int8_cache_.data());
+    args.cache.format = KvFormat::kInt8;
     return args;
   }
 
@@ -223,6 +241,44 @@ class CpuRopeTest : public ::testing::TestWithParam<Isa> {
            (shape_.head_dim + value_cols());
   }
 
+  // The same in int8: a group of 16 positions, its scales behind it.
+  struct Int8Head {
+    int64_t first, stride, stride_16, scale;  // bytes; stride_16: from column 16 i to 16 (i + 1)
+  };
+  Int8Head int8_head_at(int64_t slot, int head, bool is_value) const {
+    const int64_t in_block = slot % kBlockSize;
+    const int64_t key_group = 16 * shape_.head_dim + 64;
+    const int64_t value_group = 16 * value_cols() + 64;
+    const int64_t head_bytes = kBlockSize / 16 * (key_group + value_group);
+    const int64_t start = (slot / kBlockSize * shape_.num_kv_heads + head) * head_bytes;
+    const int64_t lane = in_block % 16;
+    if (is_value) {
+      const int64_t group = start + kBlockSize / 16 * key_group + in_block / 16 * value_group;
+      return {group + lane / 2 * value_cols() * 2 + lane % 2 * 16, 1, 32,
+              group + 16 * value_cols() + lane * 4};
+    }
+    const int64_t group = start + in_block / 16 * key_group;
+    return {group + lane, 16, 256, group + 16 * shape_.head_dim + lane * 4};
+  }
+  float int8_scale(const Int8Head& at) const {
+    float scale = 0;
+    std::memcpy(&scale, int8_cache_.data() + at.scale, sizeof(scale));
+    return scale;
+  }
+  int int8_value(const Int8Head& at, int d) const {
+    return int8_cache_[at.first + d / 16 * at.stride_16 + d % 16 * at.stride];
+  }
+  void expect_quantised(const Int8Head& at, std::span<const double> expected) {
+    double largest = 0;
+    for (const double value : expected) largest = std::max(largest, std::abs(value));
+    const double scale = int8_scale(at);
+    ASSERT_NEAR(scale, largest / 127, largest * 1e-6);
+    for (int d = 0; d < static_cast<int>(expected.size()); ++d) {
+      // Half a step, and float32's errors on the way.
+      ASSERT_NEAR(int8_value(at, d) * scale, expected[d], scale * 0.5 + 4e-6) << d;
+    }
+  }
+
   RopeShape shape_;
   int64_t qkv_cols_ = 0;
   int64_t q_cols_ = 0;
@@ -231,15 +287,17 @@ class CpuRopeTest : public ::testing::TestWithParam<Isa> {
   std::vector<int64_t> slots_;
   std::vector<uint16_t> q_out_;
   std::vector<uint16_t> cache_;
+  std::vector<int8_t> int8_cache_;
+};
+
+const RopeShape kRopeShapes[] = {
+    {4, 2, 32, 32, false, false}, {4, 2, 32, 32, true, true},   {3, 1, 128, 128, false, true},
+    {2, 2, 64, 16, false, true},  {2, 1, 80, 40, false, false}, {1, 1, 18, 10, true, false},
+    {2, 1, 16, 0, false, false},  {2, 1, 2, 2, false, true},
 };
 
 TEST_P(CpuRopeTest, NormalisesTurnsAndStoresLikePlainLoops) {
-  const RopeShape shapes[] = {
-      {4, 2, 32, 32, false, false}, {4, 2, 32, 32, true, true},   {3, 1, 128, 128, false, true},
-      {2, 2, 64, 16, false, true},  {2, 1, 80, 40, false, false}, {1, 1, 18, 10, true, false},
-      {2, 1, 16, 0, false, false},  {2, 1, 2, 2, false, true},
-  };
-  for (const RopeShape& shape : shapes) {
+  for (const RopeShape& shape : kRopeShapes) {
     SCOPED_TRACE("head_dim " + std::to_string(shape.head_dim) + ", turned " +
                  std::to_string(shape.rotary_dim));
     prepare(shape);
@@ -273,6 +331,82 @@ TEST_P(CpuRopeTest, NormalisesTurnsAndStoresLikePlainLoops) {
     for (uint16_t bits : cache_) num_left += bits == 0x7fff;
     EXPECT_EQ(num_left, cache_.size() - num_written);
   }
+}
+
+TEST_P(CpuRopeTest, QuantisesWithinHalfAScale) {
+  for (const RopeShape& shape : kRopeShapes) {
+    SCOPED_TRACE("head_dim " + std::to_string(shape.head_dim) + ", turned " +
+                 std::to_string(shape.rotary_dim));
+    prepare(shape);
+    WorkerPool pool(2);
+    rope_and_cache(int8_args(), GetParam(), pool);
+    const float* k_norm = shape.has_norm ? norms_.data() + shape.head_dim : nullptr;
+    for (int token = 0; token < kTokens; ++token) {
+      for (int head = 0; head < shape.num_kv_heads; ++head) {
+        expect_quantised(int8_head_at(slots_[token], head, /*is_value=*/false),
+                         expected_head(token, shape.num_heads + head, k_norm));
+        const float* v = qkv_.data() + token * qkv_cols_ +
+                         (shape.num_heads + shape.num_kv_heads + head) * int64_t{shape.head_dim};
+        const Int8Head at = int8_head_at(slots_[token], head, /*is_value=*/true);
+        const PlainQuantised plain = plain_quantise({v, static_cast<size_t>(shape.head_dim)});
+        ASSERT_EQ(int8_scale(at), plain.scale);
+        for (int d = 0; d < shape.head_dim; ++d) ASSERT_EQ(int8_value(at, d), plain.values[d]);
+      }
+    }
+    // Nothing else was touched: a scale has four bytes, the highest of which is not negative.
+    int64_t num_left = 0;
+    for (int8_t value : int8_cache_) num_left += value == -128;
+    const int64_t num_written =
+        int64_t{kTokens} * shape.num_kv_heads * 2 * (shape.head_dim + int64_t{4});
+    const auto num_bytes = static_cast<int64_t>(int8_cache_.size());
+    EXPECT_GE(num_left, num_bytes - num_written);
+    EXPECT_LE(num_left, num_bytes - num_written + kTokens * shape.num_kv_heads * 2);
+  }
+}
+
+TEST_P(CpuRopeTest, QuantisesZerosTinyValuesAndValuesThatAreNotFinite) {
+  prepare({1, 1, 18, 0, false, false});
+  const auto value = [&](int token, int d) -> float& {
+    return qkv_[token * qkv_cols_ + 2 * shape_.head_dim + d];
+  };
+  for (int d = 0; d < 18; ++d) {
+    value(0, d) = 0.0f;
+    value(1, d) = d % 2 == 0 ? 3e-39f : -1e-31f;  // 127 over the first is infinite
+    value(2, d) = d == 17 ? -3e38f : 1e38f;
+  }
+  value(3, 17) = NAN;
+  value(4, 2) = -INFINITY;
+  WorkerPool pool(1);
+  rope_and_cache(int8_args(), GetParam(), pool);
+  for (int token = 0; token < 2; ++token) {
+    const Int8Head at = int8_head_at(slots_[token], 0, /*is_value=*/true);
+    EXPECT_EQ(int8_scale(at), 0.0f);
+    for (int d = 0; d < 18; ++d) EXPECT_EQ(int8_value(at, d), 0);
+  }
+  const Int8Head large = int8_head_at(slots_[2], 0, /*is_value=*/true);
+  EXPECT_FLOAT_EQ(int8_scale(large), 3e38f / 127);
+  EXPECT_EQ(int8_value(large, 17), -127);
+  EXPECT_EQ(int8_value(large, 16), 42);
+  for (int token : {3, 4}) {
+    EXPECT_TRUE(std::isnan(int8_scale(int8_head_at(slots_[token], 0, /*is_value=*/true))));
+  }
+}
+
+TEST_P(CpuRopeTest, QuantisesATokenToTheSameBitsAlone) {
+  prepare({4, 2, 48, 32, false, true});
+  WorkerPool pool(2);
+  rope_and_cache(int8_args(), GetParam(), pool);
+  const std::vector<int8_t> whole = int8_cache_;
+  prepare(shape_);
+  for (int token = kTokens - 1; token >= 0; --token) {
+    RopeAndCacheArgs one = int8_args();
+    one.qkv = one.qkv.rows(token, 1);
+    one.q_out = one.q_out.rows(token, 1);
+    one.positions += token;
+    one.kv_slots += token;
+    rope_and_cache(one, GetParam(), pool);
+  }
+  EXPECT_EQ(int8_cache_, whole);
 }
 
 TEST_P(CpuRopeTest, GivesATokenTheSameBitsAlone) {

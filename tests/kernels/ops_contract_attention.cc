@@ -14,6 +14,7 @@ struct AttentionProblem {
   bool is_interleaved = false;
   bool has_norms = false;
   std::vector<int64_t> lengths;  // of the sequences
+  KvFormat format = KvFormat::kNative;
 
   int64_t qkv_cols() const { return int64_t{num_heads + 2 * num_kv_heads} * head_dim; }
   int64_t q_cols() const { return int64_t{num_heads} * head_dim; }
@@ -57,8 +58,9 @@ AttentionResult run_attention(Ops& ops,
   cache.block_size = problem.block_size;
   cache.num_kv_heads = problem.num_kv_heads;
   cache.head_dim = problem.head_dim;
-  cache.data = arena.zeros(
-      num_blocks * ops.kv_block_bytes(cache.block_size, cache.num_kv_heads, cache.head_dim));
+  cache.format = problem.format;
+  cache.data = arena.zeros(num_blocks * ops.kv_block_bytes(cache.block_size, cache.num_kv_heads,
+                                                           cache.head_dim, cache.format));
 
   const int half = problem.rotary_dim / 2;
   std::vector<float> cos, sin;
@@ -176,8 +178,9 @@ std::vector<Step> in_chunks(const AttentionProblem& problem, int64_t chunk) {
   }
 }
 
-std::vector<AttentionProblem> problems() {
-  return {
+/// Those that the backend takes, in every format that it takes.
+std::vector<AttentionProblem> problems(const Ops& ops, const Backend& backend) {
+  const std::vector<AttentionProblem> all = {
       {"one head", 1, 1, 32, 16, 32, false, false, {1}},
       {"grouped, half turned", 8, 2, 32, 16, 16, false, false, {37, 1, 64}},
       {"normalised", 4, 4, 64, 16, 64, false, true, {33, 16}},
@@ -186,11 +189,21 @@ std::vector<AttentionProblem> problems() {
       {"odd head size", 4, 2, 20, 16, 12, false, true, {19, 9}},
       {"long", 4, 1, 64, 64, 64, false, false, {530}},
   };
+  std::vector<AttentionProblem> problems;
+  for (const KvFormat format : {KvFormat::kNative, KvFormat::kInt8}) {
+    if (!ops.supports(format)) continue;
+    for (AttentionProblem problem : all) {
+      if (problem.head_dim % backend.head_dim_multiple != 0) continue;
+      problem.format = format;
+      if (format == KvFormat::kInt8) problem.name += ", int8";
+      problems.push_back(problem);
+    }
+  }
+  return problems;
 }
 
 TEST_P(OpsContract, RopeAndAttentionAreNearTheReference) {
-  for (const AttentionProblem& problem : problems()) {
-    if (problem.head_dim % GetParam().head_dim_multiple != 0) continue;
+  for (const AttentionProblem& problem : problems(*ops_, GetParam())) {
     SCOPED_TRACE(problem.name);
     const AttentionResult actual = run_attention(*ops_, problem, whole(problem), 1);
     const AttentionResult expected = run_attention(*reference_, problem, whole(problem), 1);
@@ -201,8 +214,7 @@ TEST_P(OpsContract, RopeAndAttentionAreNearTheReference) {
 }
 
 TEST_P(OpsContract, AttentionDoesNotDependOnChunksBatchOrBlocks) {
-  for (const AttentionProblem& problem : problems()) {
-    if (problem.head_dim % GetParam().head_dim_multiple != 0) continue;
+  for (const AttentionProblem& problem : problems(*ops_, GetParam())) {
     const AttentionResult all = run_attention(*ops_, problem, whole(problem), 1);
     const auto check = [&](const std::vector<Step>& steps, const std::string& how) {
       const AttentionResult other = run_attention(*ops_, problem, steps, 2);
@@ -228,7 +240,7 @@ TEST_P(OpsContract, LargeScoresDoNotOverflow) {
     cache.block_size = 16;
     cache.num_kv_heads = 1;
     cache.head_dim = kHeadDim;
-    cache.data = arena.zeros(ops->kv_block_bytes(16, 1, kHeadDim));
+    cache.data = arena.zeros(ops->kv_block_bytes(16, 1, kHeadDim, cache.format));
     std::vector<float> qkv;
     for (int p = 0; p < 3; ++p) {
       qkv.insert(qkv.end(), kHeadDim, 16.0f);
@@ -269,7 +281,7 @@ TEST_P(OpsContract, AttentionOverNoRowsDoesNothing) {
   cache.block_size = 16;
   cache.num_kv_heads = 1;
   cache.head_dim = 32;
-  cache.data = arena.zeros(ops_->kv_block_bytes(16, 1, 32));
+  cache.data = arena.zeros(ops_->kv_block_bytes(16, 1, 32, cache.format));
   AttentionArgs args;
   args.num_heads = 2;
   args.scale = 1;

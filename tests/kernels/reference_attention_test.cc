@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/reference_ops.h"
 #include "tests/kernels/ops_contract.h"
+#include "tests/kernels/plain_quantise.h"
 
 namespace augur {
 namespace {
@@ -24,11 +25,17 @@ class ReferenceAttentionTest : public ::testing::Test {
  protected:
   void SetUp() override { ops_->reserve(contract_limits()); }
 
-  KvCacheLayer make_cache(const Shape& shape, int64_t num_blocks) {
+  KvCacheLayer make_cache(const Shape& shape,
+                          int64_t num_blocks,
+                          KvFormat format = KvFormat::kNative) {
     const int64_t block_bytes =
-        ops_->kv_block_bytes(shape.block_size, shape.num_kv_heads, shape.head_dim);
-    return {arena_.zeros(num_blocks * block_bytes), num_blocks, shape.block_size,
-            shape.num_kv_heads, shape.head_dim};
+        ops_->kv_block_bytes(shape.block_size, shape.num_kv_heads, shape.head_dim, format);
+    return {arena_.zeros(num_blocks * block_bytes),
+            num_blocks,
+            shape.block_size,
+            shape.num_kv_heads,
+            shape.head_dim,
+            format};
   }
 
   std::unique_ptr<Ops> ops_ = make_reference_ops(2);
@@ -160,6 +167,14 @@ void check_attention(Ops& ops,
       const float* const from = qkv.data() + position * num_cols + head_idx * head_dim;
       return std::vector<double>(from, from + head_dim);
     };
+    const auto cached = [&](int64_t position, int64_t head_idx) {
+      std::vector<double> values = head(position, head_idx);
+      if (cache.format == KvFormat::kNative) return values;
+      const float* const from = qkv.data() + position * num_cols + head_idx * head_dim;
+      const PlainQuantised quantised = plain_quantise({from, static_cast<size_t>(head_dim)});
+      for (int64_t d = 0; d < head_dim; ++d) values[d] = quantised.value(d);
+      return values;
+    };
     for (int64_t row = context - num_rows; row < context; ++row) {
       for (int h = 0; h < shape.num_heads; ++h) {
         const std::vector<double> q = head(row, h);
@@ -167,9 +182,9 @@ void check_attention(Ops& ops,
         std::vector<double> sum(head_dim);
         double total = 0;
         for (int64_t p = 0; p <= row; ++p) {
-          std::vector<double> k = head(p, shape.num_heads + h / group);
+          std::vector<double> k = cached(p, shape.num_heads + h / group);
           if (has_norm) normalise(k, norm, 0);
-          const std::vector<double> v = head(p, shape.num_heads + shape.num_kv_heads + h / group);
+          const std::vector<double> v = cached(p, shape.num_heads + shape.num_kv_heads + h / group);
           double score = 0;
           for (int64_t d = 0; d < head_dim; ++d) score += q[d] * k[d];
           const double weight = std::exp(kScale * score);
@@ -230,6 +245,16 @@ TEST_F(ReferenceAttentionTest, ManyQueryHeadsShareAKeyHead) {
 TEST_F(ReferenceAttentionTest, KeysAreNormalisedBeforeTheyAreCached) {
   const Shape shape = {2, 2, 24, 16};
   check_attention(*ops_, arena_, shape, make_cache(shape, 2), {{19, 19, {1, 0}}}, true);
+}
+
+TEST_F(ReferenceAttentionTest, Int8IsReadAsItWasQuantised) {
+  const Shape shape = {4, 2, 20, 8};
+  check_attention(*ops_, arena_, shape, make_cache(shape, 12, KvFormat::kInt8),
+                  {{30, 30, {7, 2, 11, 0}}, {1, 1, {5}}, {16, 3, {9, 1}}, {17, 1, {3, 10, 4}}},
+                  false);
+  const Shape odd = {3, 1, 7, 21};  // blocks of more than a run, and of no whole number of runs
+  check_attention(*ops_, arena_, odd, make_cache(odd, 4, KvFormat::kInt8), {{70, 9, {3, 1, 0, 2}}},
+                  false);
 }
 
 TEST_F(ReferenceAttentionTest, RefusesABatchThatDoesNotFitTheCache) {

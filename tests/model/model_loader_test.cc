@@ -7,6 +7,7 @@
 
 #include "configs/config_error.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "tests/prefetch/row_major_ops.h"
 #include "tests/temp_folder.h"
 
 namespace augur {
@@ -77,11 +78,64 @@ TEST(ModelLoaderTest, ShortensTheContextToWhatTheCacheHolds) {
   const auto whole = load_model(config, {});
   EXPECT_EQ(whole->decoder->limits().max_context, 256);
   const int64_t block_bytes =
-      3 * whole->ops->kv_block_bytes(16, /*num_kv_heads=*/2, /*head_dim=*/16);
+      3 * whole->ops->kv_block_bytes(16, /*num_kv_heads=*/2, /*head_dim=*/16, KvFormat::kNative);
   config.kv_cache.bytes = 5 * block_bytes + 1;
   const auto model = load_model(config, {});
   EXPECT_EQ(model->decoder->limits().num_kv_blocks, 5);
   EXPECT_EQ(model->decoder->limits().max_context, 80);
+}
+
+int64_t planned_kv_bytes(const LoadedModel& model) {
+  for (const MemoryItem& item : model.memory.items) {
+    if (item.name.starts_with("KV cache")) return item.num_bytes;
+  }
+  return -1;
+}
+
+TEST(ModelLoaderTest, PlansAnInt8CacheOfHalfTheValuesAndTheirScales) {
+  EngineConfig config = tiny_config();
+  const auto bf16 = load_model(config, {});
+  config.kv_cache.dtype = KvDtypeChoice::kInt8;
+  const auto int8 = load_model(config, {});
+  EXPECT_EQ(bf16->decoder->limits().kv_format, KvFormat::kNative);
+  EXPECT_EQ(int8->decoder->limits().kv_format, KvFormat::kInt8);
+  EXPECT_EQ(int8->decoder->limits().num_kv_blocks, bf16->decoder->limits().num_kv_blocks);
+  EXPECT_THAT(int8->memory.to_string(), HasSubstr("positions in int8"));
+  EXPECT_THAT(bf16->memory.to_string(), HasSubstr("positions in bf16"));
+  // Heads of 16 values: 16 bytes and a scale for each key and value instead of 32 bytes.
+  EXPECT_EQ(planned_kv_bytes(*int8), planned_kv_bytes(*bf16) / 32 * (16 + 4));
+}
+
+TEST(ModelLoaderTest, FitsMorePositionsIntoTheSameBytesInInt8) {
+  EngineConfig config = tiny_config();
+  const auto ops = make_cpu_ops(1);
+  ModelConfig model;
+  model.hidden_size = 256;
+  model.vocab_size = 1000;
+  model.max_position_embeddings = 1 << 20;
+  model.dense_intermediate_size = 512;
+  model.attention = {.num_heads = 32, .num_kv_heads = 4, .head_dim = 128};
+  model.layers.assign(2, LayerKind::kDense);
+  config.kv_cache.bytes = int64_t{64} << 20;
+  const int64_t num_bf16 = plan_limits(config, model, *ops, 0).num_kv_blocks;
+  config.kv_cache.dtype = KvDtypeChoice::kInt8;
+  EXPECT_EQ(plan_limits(config, model, *ops, 0).num_kv_blocks, num_bf16 * 256 / (128 + 4));
+}
+
+TEST(ModelLoaderTest, RefusesACacheThatTheBackendDoesNotKeep) {
+  EngineConfig config = tiny_config();
+  config.kv_cache.dtype = KvDtypeChoice::kBF16;
+  EXPECT_EQ(load_model(config, {})->decoder->limits().kv_format, KvFormat::kNative);
+  config.execution.precision = PrecisionChoice::kReference;
+  EXPECT_THAT(error_of<ConfigError>(config),
+              AllOf(HasSubstr("kv_cache.dtype"), HasSubstr("accepted on reference"),
+                    HasSubstr("auto, int8")));
+  // A backend that keeps only its own format.
+  const RowMajorOps native_only;
+  config.kv_cache.dtype = KvDtypeChoice::kInt8;
+  EXPECT_THAT(message_of<ConfigError>([&] { plan_limits(config, ModelConfig{}, native_only, 0); }),
+              AllOf(HasSubstr("kv_cache.dtype"), HasSubstr("int8 runs on the CPU"),
+                    HasSubstr("auto, bf16")));
 }
 
 TEST(ModelLoaderTest, RefusesATokenizerOfMoreTokensThanTheModel) {

@@ -36,7 +36,7 @@ class RowMajorOps : public Ops {
   void synchronize() override { refuse(); }
   int64_t workspace_bytes(const StepLimits&) const override { refuse(); }
   void reserve(const StepLimits&) override { refuse(); }
-  int64_t kv_block_bytes(int, int, int) const override { refuse(); }
+  int64_t kv_block_bytes(int, int, int, KvFormat) const override { refuse(); }
   void embed(const EmbedArgs&) override { refuse(); }
   void add_rms_norm(const AddRmsNormArgs&) override { refuse(); }
   void linear(const LinearArgs&) override { refuse(); }

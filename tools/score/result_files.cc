@@ -50,8 +50,10 @@ json::object row_settings(const Options& options,
                           const EngineConfig& config,
                           const std::string& model) {
   const auto precision = static_cast<size_t>(config.execution.precision);
+  const auto kv_dtype = static_cast<size_t>(config.kv_cache.dtype);
   json::object settings{{"model", model},
                         {"precision", std::string(kEnumWords<PrecisionChoice>[precision])},
+                        {"kv_cache_dtype", std::string(kEnumWords<KvDtypeChoice>[kv_dtype])},
                         {"max_context", config.kv_cache.max_context},
                         {"unordered", options.unordered}};
   if (options.mode == Mode::kScore) {
