@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "prefetch/calibration.h"
@@ -41,10 +42,13 @@ struct PrefetchCounters {
 class PrefetchPlanner final : public RoutingObserver {
  public:
   struct Options {
-    int max_distance = 4;           // in MoE layers after the one just routed
-    int width = 16;                 // ranks asked for: twice top_k is a good value
-    double min_probability = 0.15;  // for less nothing is fetched
-    int top_k = 8;                  // for what is assumed before anything is known
+    int max_distance = 4;  // in MoE layers after the one just routed
+    int width = 16;        // ranks asked for: twice top_k is a good value
+    // For less nothing is fetched. Experts that are absent are the less likely ones: on recorded
+    // routing with a quarter of the experts in an LRU pool, fetches from 0.2 on are used at a rate
+    // of 0.33, from 0.4 on of 0.47, and the former take three times the bytes.
+    double min_probability = 0.4;
+    int top_k = 8;  // for what is assumed before anything is known
   };
 
   /// `sink` and `budget` outlive it; without a budget every likely expert is prefetched. Requires a

@@ -12,11 +12,12 @@
 namespace augur {
 namespace {
 
-// A token's choices count half after 46 further tokens of its sequence.
-constexpr float kRecentDecay = 0.985f;
+// A token's choices count half after 14 further tokens of its sequence. A shorter memory would
+// recall a little more of the very next token, as Recency does; this one is for what lasts.
+constexpr float kRecentDecay = 0.95f;
 // What is known from before counts like so many tokens of the sequence itself: enough to rank by at
-// first, little once it has generated a few sentences.
-constexpr float kKnownTokens = 16;
+// first, a fifth of what its own recent tokens count for once there are a few dozen.
+constexpr float kKnownTokens = 4;
 
 }  // namespace
 

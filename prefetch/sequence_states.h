@@ -1,7 +1,9 @@
 // What a predictor remembers of each sequence, within bounds.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <unordered_map>
 #include <utility>
