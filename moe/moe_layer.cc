@@ -1,5 +1,7 @@
 #include "moe/moe_layer.h"
 
+#include <algorithm>
+
 namespace augur {
 
 void moe_layer(Ops& ops,
@@ -10,7 +12,8 @@ void moe_layer(Ops& ops,
                const Tensor& gate_input,
                const Tensor& x,
                const Tensor& out,
-               RoutingObserver* observer) {
+               std::span<RoutingObserver* const> observers,
+               ExpertFeed* feed) {
   RouterArgs router;
   router.x = gate_input;
   router.weight = weights.router;
@@ -27,12 +30,15 @@ void moe_layer(Ops& ops,
   router.weights = routing.weights;
   router.num_valid = routing.num_valid;
   router.forced = routing.forced;
-  if (observer != nullptr && observer->wants_logits()) {
+  const bool wants_logits =
+      std::any_of(observers.begin(), observers.end(),
+                  [](const RoutingObserver* observer) { return observer->wants_logits(); });
+  if (wants_logits) {
     router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
   }
   ops.router(router);
 
-  if (observer != nullptr) {
+  for (RoutingObserver* observer : observers) {
     observer->on_routing({.layer_idx = layer_idx,
                           .num_tokens = x.num_rows,
                           .top_k = config.top_k,
@@ -49,6 +55,7 @@ void moe_layer(Ops& ops,
   experts.top_k = config.top_k;
   experts.table = weights.experts;
   experts.shared = weights.shared;
+  experts.feed = feed;
   experts.out = out;
   ops.moe(experts);
 }

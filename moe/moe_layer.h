@@ -1,6 +1,8 @@
 // The feed-forward half of a Mixture-of-Experts layer: gate, then the chosen experts.
 #pragma once
 
+#include <span>
+
 #include "cache/routing_observer.h"
 #include "configs/model_config.h"
 #include "kernels/ops.h"
@@ -28,7 +30,7 @@ struct RoutingBuffers {
 ///   gate_input  [num_tokens, hidden]  f32: x before rounding
 ///   x           [num_tokens, hidden]  activation dtype
 ///   out         [num_tokens, hidden]  f32
-/// `observer` may be null.
+/// `feed` is null where all experts are in their slots; see MoeArgs.
 void moe_layer(Ops& ops,
                const MoeConfig& config,
                int layer_idx,
@@ -37,6 +39,7 @@ void moe_layer(Ops& ops,
                const Tensor& gate_input,
                const Tensor& x,
                const Tensor& out,
-               RoutingObserver* observer);
+               std::span<RoutingObserver* const> observers,
+               ExpertFeed* feed);
 
 }  // namespace augur

@@ -76,6 +76,7 @@ Decoder::Decoder(const ModelConfig& config,
                  Ops& ops,
                  const Limits& limits)
     : config_(config), weights_(weights), ops_(ops), limits_(limits) {
+  if (weights.expert_memory != nullptr) observers_.push_back(weights.expert_memory.get());
   AUGUR_REQUIRE(limits.max_tokens > 0 && limits.max_seqs > 0 && limits.block_size > 0,
                 "limits of zero");
   DecoderBuffers::lay_out(config, limits, ops, activations_, [&](int64_t num_bytes) {
@@ -183,7 +184,7 @@ void Decoder::launch(const StepBatch& batch) {
   step.chunks.clear();
   if (batch.num_tokens() > 0) {
     const bool is_decode = batch.num_decode_seqs == batch.num_seqs();
-    const auto recorded = is_decode && observer_ == nullptr
+    const auto recorded = is_decode && observers_.empty()
                               ? decode_steps_.lower_bound(batch.num_seqs())
                               : decode_steps_.end();
     const bool is_recorded = recorded != decode_steps_.end();
@@ -193,18 +194,57 @@ void Decoder::launch(const StepBatch& batch) {
     if (is_recorded) {
       recorded->second->run();
     } else {
-      run_layers(inputs, {.num_seqs = batch.num_seqs(),
-                          .num_tokens = batch.num_tokens(),
-                          .query_start = inputs.query_start,
-                          .context_len = inputs.context_len,
-                          .block_table = inputs.block_table,
-                          .block_table_stride = batch.block_table_stride,
-                          .num_decode_seqs = batch.num_decode_seqs});
+      run_observed(batch, inputs);
     }
     read_logits(batch, inputs, step);
   }
   step.mark = ops_.mark();
   ++num_launched_;
+}
+
+void Decoder::run_observed(const StepBatch& batch, const StepInputs& inputs) {
+  if (!observers_.empty()) {
+    const StepRows rows = describe_rows(batch);
+    for (RoutingObserver* observer : observers_) observer->on_step(rows);
+  }
+  try {
+    run_layers(inputs, {.num_seqs = batch.num_seqs(),
+                        .num_tokens = batch.num_tokens(),
+                        .query_start = inputs.query_start,
+                        .context_len = inputs.context_len,
+                        .block_table = inputs.block_table,
+                        .block_table_stride = batch.block_table_stride,
+                        .num_decode_seqs = batch.num_decode_seqs});
+  } catch (const ExpertUnavailable& error) {
+    // The routing of the layer that failed is still there.
+    throw StepFailed(sequences_with(error.key.expert, batch), error.what());
+  }
+  for (RoutingObserver* observer : observers_) observer->on_step_end();
+}
+
+StepRows Decoder::describe_rows(const StepBatch& batch) {
+  sequence_of_row_.resize(batch.num_tokens());
+  for (int s = 0; s < batch.num_seqs(); ++s) {
+    std::fill(sequence_of_row_.begin() + batch.query_start[s],
+              sequence_of_row_.begin() + batch.query_start[s + 1], s);
+  }
+  return {.num_tokens = batch.num_tokens(),
+          .num_decode_tokens = batch.num_decode_seqs,
+          .token_ids = batch.token_ids,
+          .positions = batch.positions,
+          .sequence_of_row = sequence_of_row_,
+          .sequence_ids = batch.sequence_ids};
+}
+
+std::vector<int> Decoder::sequences_with(int32_t expert, const StepBatch& batch) const {
+  std::vector<int> seqs;
+  const int top_k = config_.moe.top_k;
+  for (int s = 0; s < batch.num_seqs(); ++s) {
+    const int32_t* const first = activations_.routing.experts + batch.query_start[s] * top_k;
+    const int32_t* const last = activations_.routing.experts + batch.query_start[s + 1] * top_k;
+    if (std::find(first, last, expert) != last) seqs.push_back(s);
+  }
+  return seqs;
 }
 
 void Decoder::collect(std::vector<LogitResult>& results) {
@@ -378,7 +418,10 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   if (forced_routing_ != nullptr) {
     routing.forced = forced_routing_ + layer_idx * limits_.max_tokens * config_.moe.top_k;
   }
-  moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observer_);
+  ExpertMemory* const memory = weights_.expert_memory.get();
+  moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observers_,
+            memory);
+  if (memory != nullptr) memory->end_layer();
 }
 
 void Decoder::read_logits(const StepBatch& batch, const StepInputs& inputs, Step& step) {

@@ -48,9 +48,9 @@ class Decoder : public ModelRunner {
   /// tools, in the backend's memory.
   const Tensor& last_logits() const { return last_logits_; }
 
-  /// Told of every MoE layer's routing from the next step on; null for nobody.
-  /// Steps then run as they are, not as recorded.
-  void set_routing_observer(RoutingObserver* observer) { observer_ = observer; }
+  /// `observer` is told of every MoE layer's routing from the next step on, and outlives the
+  /// decoder. Steps then run as they are, not as recorded.
+  void add_routing_observer(RoutingObserver& observer) { observers_.push_back(&observer); }
 
   /// Experts to take instead of the gates' choices, for measuring: [num_layers, max_tokens, top_k]
   /// in the backend's memory; null for the gates' own. Call before record_decode_steps.
@@ -120,6 +120,10 @@ class Decoder : public ModelRunner {
   StepInputs place_inputs(const InputSizes& sizes) const;
   HostResults host_results(const Step& step) const;
   StepInputs upload(const StepBatch& batch, int64_t num_padded, int64_t block_table_stride);
+  /// Runs a step that is not recorded, observed where somebody observes.
+  void run_observed(const StepBatch& batch, const StepInputs& inputs);
+  StepRows describe_rows(const StepBatch& batch);
+  std::vector<int> sequences_with(int32_t expert, const StepBatch& batch) const;
   void run_layers(const StepInputs& inputs, const AttentionBatch& batch);
   void add_norm(const float* weight, int64_t num_tokens, bool is_first, Tensor gate_input);
   void attend(int layer_idx, const StepInputs& inputs, const AttentionBatch& batch);
@@ -136,7 +140,7 @@ class Decoder : public ModelRunner {
   const ModelWeights& weights_;
   Ops& ops_;
   const Limits limits_;
-  RoutingObserver* observer_ = nullptr;
+  std::vector<RoutingObserver*> observers_;
   const int32_t* forced_routing_ = nullptr;
   std::vector<Buffer> buffers_;
   Activations activations_;
@@ -150,6 +154,7 @@ class Decoder : public ModelRunner {
   // Of one launch; they keep their memory.
   std::vector<std::byte> host_inputs_;
   std::vector<SamplingRow> sampling_rows_;
+  std::vector<int32_t> sequence_of_row_;
 };
 
 }  // namespace augur

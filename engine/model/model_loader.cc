@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "configs/config_error.h"
+#include "engine/model/expert_memory_plan.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
@@ -231,6 +232,7 @@ template <typename MakeWeights>
 void assemble(LoadedModel& model,
               const EngineConfig& config,
               const WeightPlan& plan,
+              const ExpertMemoryPlan& experts,
               const LoadListener& listener,
               PhaseTimer& timer,
               MakeWeights&& make_weights) {
@@ -243,30 +245,37 @@ void assemble(LoadedModel& model,
                                     ? config.kv_cache.max_context
                                     : model.config().max_position_embeddings;
   const auto weight_bytes = [&](int64_t num_positions) {
-    return packed_weight_bytes(model.config(), ops, num_positions);
+    const int64_t all_bytes = packed_weight_bytes(model.config(), ops, num_positions);
+    return experts.is_resident() ? all_bytes : all_bytes - experts.all_bytes;
   };
   // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
-  const int64_t left_bytes =
-      available_bytes - weight_bytes(max_positions) - ops.max_step_bytes() - ops.own_bytes();
+  const int64_t left_bytes = available_bytes - weight_bytes(max_positions) - experts.pool_bytes() -
+                             ops.max_step_bytes() - ops.own_bytes();
   const ModelRunner::Limits limits = plan_limits(
       config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
 
   model.memory.available_bytes = available_bytes;
   model.memory.items = {
-      {"weights", weight_bytes(limits.max_context)},
+      {experts.is_resident() ? "weights" : "weights but for the experts",
+       weight_bytes(limits.max_context)},
       {fmt::format("KV cache, {} blocks of {} positions in {}", limits.num_kv_blocks,
                    limits.block_size, describe(limits.kv_format, ops)),
        Decoder::kv_cache_bytes(model.config(), limits, ops)},
       {fmt::format("a step of {} tokens", limits.max_tokens),
        step_bytes(model.config(), limits, ops)},
       {ops.uses_host_memory() ? "program" : "recorded steps and libraries", ops.own_bytes()}};
+  if (!experts.is_resident()) {
+    model.memory.items.insert(model.memory.items.begin() + 1,
+                              {experts.description, experts.pool_bytes()});
+  }
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
   say("memory:\n" + model.memory.to_string());
   if (!model.memory.fits()) {
     throw OutOfMemory(
         fmt::format("{} does not fit into memory:\n{}  What helps: a smaller kv_cache.bytes, "
                     "kv_cache.max_context "
-                    "or execution.max_tokens_per_step, or a smaller model{}.",
+                    "or execution.max_tokens_per_step, keeping fewer experts in memory "
+                    "(cache.experts.device_bytes), or a smaller model{}.",
                     model.folder.string(), model.memory.to_string(),
                     ops.uses_host_memory() ? "" : ", or execution.device=cpu"));
   }
@@ -286,7 +295,8 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   model->folder =
       config.model.path.empty() ? demo_model_folder() : std::filesystem::path(config.model.path);
   model->description = read_model_description(model->folder);
-  const Checkpoint checkpoint = Checkpoint::open(model->folder);
+  model->checkpoint = Checkpoint::open(model->folder);
+  const Checkpoint& checkpoint = *model->checkpoint;
   const WeightPlan plan =
       plan_weights(model->config(), model->description.architecture->names, checkpoint);
   timer.end("headers");
@@ -305,10 +315,26 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
 
   model->ops = make_ops(config.execution, model->config(), listener);
   timer.end("device");
-  assemble(*model, config, plan, listener, timer, [&](int64_t max_context) {
+  const ExpertMemoryPlan experts =
+      plan_expert_memory(config.cache.experts, model->config(), *model->ops);
+  assemble(*model, config, plan, experts, listener, timer, [&](int64_t max_context) {
+    std::unique_ptr<ExpertMemory> expert_memory;
+    if (!experts.is_resident()) {
+      model->expert_store =
+          std::make_unique<ExpertStore>(checkpoint.files(), experts.layout, expert_sources(plan));
+      ExpertMemory::Parts parts =
+          expert_memory_parts(config, experts, *model->expert_store, *model->ops);
+      if (listener.on_expert_memory) {
+        listener.on_expert_memory(parts, *model->expert_store, *model->ops);
+      }
+      expert_memory =
+          std::make_unique<ExpertMemory>(model->config(), experts.layout, *model->ops, parts);
+    }
     return load_weights(model->config(), checkpoint, plan, *model->ops, max_context,
-                        resolve_num_threads(config.execution), listener.on_progress);
+                        resolve_num_threads(config.execution), std::move(expert_memory),
+                        listener.on_progress);
   });
+  if (experts.is_resident()) model->checkpoint.reset();
   model->decoder->record_decode_steps();
   timer.end("recording");
   return model;
@@ -332,7 +358,11 @@ std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
     layers.pop_back();
   }
   timer.end("device");
-  assemble(*model, config, shapes_only_plan(model->config()), listener, timer,
+  if (config.cache.experts.device_bytes > 0) {
+    throw ConfigError("cache.experts.device_bytes",
+                      "a generated model has no files to read experts from; accepted here: 0");
+  }
+  assemble(*model, config, shapes_only_plan(model->config()), {}, listener, timer,
            [&](int64_t max_context) {
              return generate_weights(model->config(), *model->ops, max_context);
            });

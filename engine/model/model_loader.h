@@ -10,6 +10,7 @@
 
 #include "configs/engine_config.h"
 #include "engine/model/architecture.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/decoder.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_weights.h"
@@ -17,6 +18,7 @@
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/ops.h"
+#include "prefetch/expert_store.h"
 
 namespace augur {
 
@@ -33,6 +35,9 @@ struct LoadedModel {
   std::optional<Tokenizer> tokenizer;  // absent when the folder has no tokenizer.json
   std::optional<ChatTemplate> chat_template;
   std::unique_ptr<Ops> ops;
+  // Where experts are read from while the model runs; none when all of them stay in memory.
+  std::optional<Checkpoint> checkpoint;
+  std::unique_ptr<ExpertStore> expert_store;
   ModelWeights weights;
   std::unique_ptr<Decoder> decoder;
   MemoryPlan memory;
@@ -45,6 +50,8 @@ struct LoadedModel {
 struct LoadListener {
   std::function<void(const std::string& line)> on_message;  // may be empty
   LoadProgress on_progress;                                 // may be empty
+  /// May exchange parts of the experts' memory, where it is smaller than the experts: for tests.
+  std::function<void(ExpertMemory::Parts&, const ExpertStore&, const Ops&)> on_expert_memory;
 };
 
 /// The demo model: AUGUR_DEMO_MODEL where set, the folder beside the installed program, or the

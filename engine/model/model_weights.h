@@ -7,6 +7,7 @@
 
 #include "cache/expert_slots.h"
 #include "configs/model_config.h"
+#include "engine/model/expert_memory.h"
 #include "kernels/ops.h"
 #include "kernels/weights.h"
 #include "moe/moe_layer.h"
@@ -35,7 +36,9 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 
   std::vector<Buffer> buffers;
-  std::unique_ptr<ExpertSlots> expert_slots;  // null for a dense model
+  // The experts, all of them or as many as there is room for; a dense model has neither.
+  std::unique_ptr<ExpertSlots> expert_slots;
+  std::unique_ptr<ExpertMemory> expert_memory;
 };
 
 }  // namespace augur

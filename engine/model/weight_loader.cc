@@ -156,7 +156,7 @@ void Builder::build() {
   weights_.lm_head =
       config_.tie_word_embeddings ? weights_.embedding : matrix(plan_.sources, WeightRole::kLmHead);
   weights_.final_norm = floats(plan_.sources, WeightRole::kFinalNorm);
-  if (config_.moe.num_experts > 0) {
+  if (config_.moe.num_experts > 0 && weights_.expert_memory == nullptr) {
     const auto num_moe_layers =
         static_cast<int>(std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kMoe));
     weights_.expert_slots = std::make_unique<ExpertSlots>(ops_, expert_layout_, num_moe_layers,
@@ -202,6 +202,10 @@ void Builder::build_layer(int layer_idx, int moe_layer_idx) {
     layer.moe.shared = {matrix(sources, WeightRole::kSharedGate),
                         matrix(sources, WeightRole::kSharedUp),
                         matrix(sources, WeightRole::kSharedDown)};
+  }
+  if (weights_.expert_memory != nullptr) {
+    layer.moe.experts = weights_.expert_memory->table(layer_idx);
+    return;
   }
   layer.moe.experts = weights_.expert_slots->table(moe_layer_idx);
   if (checkpoint_ == nullptr) return;
@@ -297,16 +301,25 @@ int64_t packed_weight_bytes(const ModelConfig& config, const Ops& ops, int64_t m
   return total;
 }
 
+int64_t packed_expert_bytes(const ModelConfig& config, const Ops& ops) {
+  if (config.moe.num_experts == 0) return 0;
+  const auto num_moe_layers =
+      std::count(config.layers.begin(), config.layers.end(), LayerKind::kMoe);
+  return layout_of_experts(config, ops).block_bytes * num_moe_layers * config.moe.num_experts;
+}
+
 ModelWeights load_weights(const ModelConfig& config,
                           const Checkpoint& checkpoint,
                           const WeightPlan& plan,
                           Ops& ops,
                           int64_t max_context,
                           int num_threads,
+                          std::unique_ptr<ExpertMemory> expert_memory,
                           const LoadProgress& progress) {
   const ExpertLayout layout = layout_of_experts(config, ops);
   const ExpertStore experts(checkpoint.files(), layout, expert_sources(plan));
   ModelWeights weights;
+  weights.expert_memory = std::move(expert_memory);
   Builder builder(config, &checkpoint, plan, layout, ops, weights);
   builder.build();
   load_rope(config, ops, max_context, weights);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 #include <random>
 
 #include "configs/config_error.h"
@@ -154,8 +155,8 @@ class ExpertMemoryTest : public ::testing::Test {
     }
     const ExpertUseCounts total = pooled->weights.expert_memory->counters().total();
     EXPECT_GT(total.num_uses, 0);
-    if (test.num_slots < kMoeLayers * kExperts / 2) EXPECT_GT(total.num_misses(), 0);
-    if (!test.prefetches) EXPECT_EQ(total.num_prefetches, 0);
+    EXPECT_GE(total.num_misses(), std::min(test.num_slots, kExperts));
+    EXPECT_TRUE(test.prefetches || total.num_prefetches == 0);
   }
 
   static TempFolder* folder_;

@@ -1,0 +1,82 @@
+#include "engine/model/expert_memory.h"
+
+#include <algorithm>
+
+#include "kernels/require.h"
+
+namespace augur {
+
+ExpertMemory::ExpertMemory(const ModelConfig& config,
+                           const ExpertLayout& layout,
+                           Ops& ops,
+                           const Parts& parts)
+    : layout_(layout),
+      num_experts_(static_cast<int>(config.moe.num_experts)),
+      slots_(ops.allocate(parts.num_slots * layout.block_bytes)),
+      counters_(config.num_layers(), num_experts_),
+      fetcher_(parts.make_fetcher({slots_.data(), layout.block_bytes, parts.num_slots})),
+      num_rows_(num_experts_),
+      num_decode_rows_(num_experts_) {
+  AUGUR_REQUIRE(ops.uses_host_memory(), "the host cannot fill the memory of this backend");
+  const ExpertPoolShape shape = {.num_layers = config.num_layers(),
+                                 .num_moe_layers = static_cast<int>(std::count(
+                                     config.layers.begin(), config.layers.end(), LayerKind::kMoe)),
+                                 .num_experts = num_experts_,
+                                 .num_slots = parts.num_slots,
+                                 .top_k = config.moe.top_k};
+  const double uses_per_token = static_cast<double>(shape.num_moe_layers) * shape.top_k;
+  pool_ = std::make_unique<ExpertPool>(shape, parts.make_policy(parts.num_slots, uses_per_token),
+                                       *fetcher_, counters_);
+}
+
+ExpertMemory::~ExpertMemory() = default;
+
+ExpertTable ExpertMemory::table(int layer) const {
+  ExpertTable table;
+  table.slots = slots_.data();
+  table.layout = layout_;
+  table.slot_of_expert = pool_->slots_of(layer);
+  table.num_experts = num_experts_;
+  return table;
+}
+
+void ExpertMemory::on_step(const StepRows& rows) {
+  num_decode_tokens_ = rows.num_decode_tokens;
+}
+
+void ExpertMemory::on_routing(const RoutingView& routing) {
+  end_layer();
+  layer_ = routing.layer_idx;
+  std::fill(num_rows_.begin(), num_rows_.end(), 0);
+  std::fill(num_decode_rows_.begin(), num_decode_rows_.end(), 0);
+  for (int64_t row = 0; row < routing.num_tokens; ++row) {
+    for (int i = 0; i < routing.top_k; ++i) {
+      const int32_t expert = routing.experts[row * routing.top_k + i];
+      ++num_rows_[expert];
+      num_decode_rows_[expert] += row < num_decode_tokens_;
+    }
+  }
+}
+
+void ExpertMemory::begin(std::span<const int32_t> experts) {
+  AUGUR_REQUIRE(layer_ >= 0, "no layer's routing was told");
+  pool_->end();
+  pool_->begin(layer_, experts, num_rows_, num_decode_rows_);
+}
+
+std::span<const int32_t> ExpertMemory::next() {
+  return pool_->next();
+}
+
+void ExpertMemory::end_layer() {
+  if (layer_ < 0) return;
+  pool_->end();
+  pool_->give_up_prefetches(layer_);
+  layer_ = -1;
+}
+
+void ExpertMemory::on_step_end() {
+  pool_->end_step(num_decode_tokens_ > 0);
+}
+
+}  // namespace augur
