@@ -167,6 +167,36 @@ TEST_F(RouteCacheTest, TheLeastRecentlyUsedEntryGoesFirst) {
   EXPECT_FALSE(is_hit(cache, 1, random_state(1))) << "layers have their own entries";
 }
 
+TEST_F(RouteCacheTest, ServingIsAUseOfTheEntry) {
+  RouteCacheConfig config = config_of(RouteCacheMode::kServe, /*capacity=*/3);
+  config.lowest_threshold = config.similarity_threshold;  // it never moves
+  RouteCache cache(shape_of({0}), config);
+  for (const uint32_t seed : {1, 2, 3}) (void)serve(cache, 0, random_state(seed), {3, 4});
+  for (int i = 0; i < SimilarityThreshold::kChecksPerDecision; ++i) {
+    (void)serve(cache, 0, random_state(3), {3, 4});
+  }
+  ASSERT_EQ(serve(cache, 0, random_state(1), {3, 4}), RowOutcome::kServed);
+  EXPECT_EQ(serve(cache, 0, random_state(4), {3, 4}), RowOutcome::kMiss) << "takes 2's place";
+  EXPECT_NE(serve(cache, 0, random_state(1), {3, 4}), RowOutcome::kMiss);
+  EXPECT_EQ(serve(cache, 0, random_state(2), {3, 4}), RowOutcome::kMiss);
+}
+
+TEST_F(RouteCacheTest, AnEntryIsNotToldWhatAnotherTokenChose) {
+  RouteCache cache(shape_of({0, 1}), config_of(RouteCacheMode::kPrefetch, /*capacity=*/2));
+  Gate first, second;
+  first.add(random_state(1), {1, 2});
+  first.add(random_state(2), {3, 4});  // takes the only place of layer 0
+  second.add(random_state(3), {5, 6});
+  second.add(random_state(4), {-1, -1});
+  cache.begin_step();
+  cache.observe(first.view(0));
+  cache.observe(second.view(1));
+  cache.begin_step();
+  observe(cache, 0, random_state(2), {3, 4});
+  EXPECT_EQ(cache.total().num_hits, 1);
+  EXPECT_TRUE(cache.hint(0, 1, 1).empty()) << "5 and 6 followed the state that had to go";
+}
+
 TEST_F(RouteCacheTest, ServesWhatTheGateChoseAfterTheThresholdIsProven) {
   RouteCache cache(shape_of({0}), config_of(RouteCacheMode::kServe));
   const std::vector<float> state = random_state(1);
