@@ -9,7 +9,7 @@ namespace augur {
 namespace {
 
 TracedToken token(int64_t phase, std::map<int32_t, std::vector<int32_t>> experts_of) {
-  return {phase, std::move(experts_of)};
+  return {.phase = phase, .experts_of = std::move(experts_of)};
 }
 
 RoutingTrace trace_of(std::vector<TracedToken> tokens) {

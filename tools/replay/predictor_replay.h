@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "cache/routing_trace.h"
 #include "prefetch/moe_layers.h"
 #include "prefetch/predictor.h"
-#include "tools/trace/routing_trace.h"
 
 namespace augur {
 
