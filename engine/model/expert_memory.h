@@ -54,6 +54,7 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
 
   const ExpertCounters& counters() const { return counters_; }
   const ExpertPool& pool() const { return *pool_; }
+  int64_t slot_bytes() const { return layout_.block_bytes; }
 
  private:
   const ExpertLayout layout_;
