@@ -65,12 +65,14 @@ void add_reads(const ExpertView& view, MetricList& list) {
                counters.demand_bytes_by_cause, list);
   list.counter("expert_prefetches", "Predicted experts that were begun to be fetched",
                total.num_prefetches);
-  constexpr std::string_view kEnded = "Predicted experts that were wanted, in time or late, and not";
+  constexpr std::string_view kEnded =
+      "Predicted experts that were wanted, in time or late, and not";
   list.add({"expert_prefetches_ended", kEnded, MetricKind::kCounter, "outcome", "useful",
             static_cast<double>(total.num_useful_prefetches)});
   list.add({"expert_prefetches_ended", kEnded, MetricKind::kCounter, "outcome", "wasted",
             static_cast<double>(total.num_wasted_prefetches)});
-  constexpr std::string_view kBytes = "Read for predicted experts that were wanted in time, and not";
+  constexpr std::string_view kBytes =
+      "Read for predicted experts that were wanted in time, and not";
   list.add({"expert_prefetch_bytes", kBytes, MetricKind::kCounter, "outcome", "useful",
             static_cast<double>(counters.useful_prefetch_bytes)});
   list.add({"expert_prefetch_bytes", kBytes, MetricKind::kCounter, "outcome", "wasted",

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 #include <boost/json/parse.hpp>
 
+#include <cstdlib>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "tests/cache/fake_fetcher.h"
+#include "tests/temp_folder.h"
 #include "tools/score/expert_map.h"
 
 namespace augur::score {
@@ -198,6 +200,31 @@ TEST_F(ExpertReportTest, PictureHasACellForEveryExpertInBothPanels) {
                              "rate 75.0 %"));
   // Five of eight were never wanted: no hit rate, and the legend shows the same sign.
   EXPECT_EQ(count_of(svg, "<rect class=\"none\""), 5 + 1);
+}
+
+// Any reader of XML takes it, and nothing is drawn outside the page.
+TEST_F(ExpertReportTest, PictureIsWellFormedAndFitsItsPage) {
+  run_steps();
+  const TempFolder folder;
+  folder.write("map.svg",
+               expert_map_svg(view_, "<m & \"n\">\t\xE2\x82\xAC" + std::string(90, 'W')));
+  constexpr std::string_view kCheck = R"(
+import sys, xml.etree.ElementTree as tree
+root = tree.parse(sys.argv[1]).getroot()
+space = '{http://www.w3.org/2000/svg}'
+width, height = float(root.get('width')), float(root.get('height'))
+cells = [r for r in root.iter(space + 'rect') if r.find(space + 'title') is not None]
+assert len(cells) == 16, len(cells)
+for item in list(root.iter(space + 'rect'))[1:]:
+    assert float(item.get('x')) + float(item.get('width')) < width, item.attrib
+    assert float(item.get('y')) + float(item.get('height')) < height, item.attrib
+places = {(c.get('x'), c.get('y')) for c in cells}
+assert len(places) == 16, places
+)";
+  folder.write("check.py", kCheck);
+  const std::string command =
+      std::string(AUGUR_PYTHON) + " " + folder.file("check.py") + " " + folder.file("map.svg");
+  EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
 }  // namespace

@@ -33,11 +33,11 @@ constexpr int kSwatchWidth = 34;
 // From nothing to all, for either scheme: one hue, the further from the background the more.
 constexpr int kNumShades = 10;
 constexpr std::array<std::string_view, kNumShades> kLightShades = {
-    "#edf3fa", "#d9e7f5", "#c0d8ef", "#a3c6e7", "#83b2de",
-    "#629cd3", "#4585c5", "#2e6db0", "#1c5594", "#0e3d73"};
+    "#d6e4f2", "#bcd5ed", "#a2c7e7", "#84b3de", "#659dd4",
+    "#4b88c6", "#3875b5", "#2761a1", "#194c84", "#0c3867"};
 constexpr std::array<std::string_view, kNumShades> kDarkShades = {
-    "#1b2733", "#1e3147", "#213d5c", "#264b73", "#2d5b8c",
-    "#386da5", "#4a82bc", "#6499cf", "#86b3e0", "#b3d2f0"};
+    "#21364b", "#244363", "#27517a", "#2e5f8f", "#366ea4",
+    "#457fb7", "#5a92c9", "#74a8da", "#9bc3e8", "#c3def7"};
 
 struct Grid {
   int cell_width = 0;
@@ -136,13 +136,13 @@ void Drawing::open(std::string_view label) {
       ".title{font-size:16px;font-weight:600;fill:#1f2328}\n"
       ".panel{font-size:12px;font-weight:600;fill:#1f2328}\n"
       ".page{fill:#ffffff}\n"
-      ".none{fill:#ffffff;stroke:#c9ced4;stroke-width:1}\n"
+      ".none{fill:#ffffff;stroke:#e1e5e9;stroke-width:1}\n"
       ".right{text-anchor:end}\n.middle{text-anchor:middle}\n";
   shades(kLightShades);
   out_ +=
       "@media (prefers-color-scheme:dark){\ntext{fill:#9aa4af}\n"
       ".title,.panel{fill:#e6edf3}\n.page{fill:#0d1117}\n"
-      ".none{fill:#0d1117;stroke:#3d444d}\n";
+      ".none{fill:#0d1117;stroke:#1f262e}\n";
   shades(kDarkShades);
   out_ += "}\n</style>\n<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n";
 }
