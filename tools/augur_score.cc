@@ -36,6 +36,7 @@ void log_lines(const std::string& text) {
 std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
   LoadListener listener;
   listener.on_message = log_lines;
+  listener.on_warning = [](const std::string& line) { log_warning("{}", line); };
   ByteProgress progress("loading");
   listener.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   std::unique_ptr<LoadedModel> model = load_model(config, listener);
@@ -135,6 +136,7 @@ int run(int argc, char** argv) {
     });
   }
   tell_result(options, result, argc, argv);
+  if (model->routing_driver) log_warning("{}", model->routing_driver->warning());
   return result.exit_status();
 }
 
