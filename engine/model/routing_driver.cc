@@ -40,8 +40,8 @@ void check_shape(const RoutingTrace& trace,
                       "the model has no experts to route to; accepted: an empty text");
   }
   if (trace.num_layers < static_cast<int32_t>(num_moe_layers)) {
-    throw ConfigError(path, fmt::format("routing of {} layers; the model has {} with experts, "
-                                        "accepted: a trace of at least as many",
+    throw ConfigError(path, fmt::format("routing of layers: {}; accepted: at least the model's {} "
+                                        "with experts",
                                         trace.num_layers, num_moe_layers));
   }
   if (trace.num_experts > model.moe.num_experts) {
