@@ -24,6 +24,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMinTokensPerStep = 256;
+// Where experts are read while a step runs, a prompt reads nearly all of them once for so many rows
+// (what the CPU kernels run at once), which costs more than leaving the caches.
+constexpr int64_t kMinTokensPerPooledStep = 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -221,7 +224,9 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
   limits.max_context =
       std::min(limits.max_context, limits.num_kv_blocks * int64_t{limits.block_size});
 
-  while (limits.max_tokens / 2 >= std::max(kMinTokensPerStep, limits.max_seqs) &&
+  const int64_t min_tokens =
+      config.cache.experts.device_bytes > 0 ? kMinTokensPerPooledStep : kMinTokensPerStep;
+  while (limits.max_tokens / 2 >= std::max(min_tokens, limits.max_seqs) &&
          step_bytes(model, limits, ops) > ops.max_step_bytes()) {
     limits.max_tokens /= 2;
   }
