@@ -42,6 +42,7 @@ void log_lines(const std::string& text) {
 std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
   LoadListener listener;
   listener.on_message = log_lines;
+  listener.on_warning = [](const std::string& line) { log_warning("{}", line); };
   ByteProgress progress("loading");
   listener.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   std::unique_ptr<LoadedModel> model = load_model(config, listener);
@@ -205,6 +206,7 @@ int run(int argc, char** argv) {
   if (routing)
     log_info("routing: {} lines in {}", format_count(routing->num_lines()), options.record_routing);
   if (experts) write_expert_reports(options, *experts, name_of_model(*model));
+  if (model->routing_driver) log_warning("{}", model->routing_driver->warning());
   return result.exit_status();
 }
 

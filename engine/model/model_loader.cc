@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
@@ -233,6 +235,13 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
 
 namespace {
 
+std::optional<RecordedRoutes> read_routes(const ExecutionConfig& execution,
+                                          const ModelConfig& model) {
+  const std::string& path = execution.routing_trace;
+  if (path.empty()) return std::nullopt;
+  return fit_routes(read_routing_trace(path), path, model);
+}
+
 // What loading from files and generating have in common: plan memory, refuse what does not fit,
 // then bring the weights that `make_weights` makes for so many positions.
 template <typename MakeWeights>
@@ -246,6 +255,8 @@ void assemble(LoadedModel& model,
   const auto say = [&](const std::string& line) {
     if (listener.on_message) listener.on_message(line);
   };
+  // Refused before anything large is read.
+  std::optional<RecordedRoutes> routes = read_routes(config.execution, model.config());
   Ops& ops = *model.ops;
   const int64_t available_bytes = ops.available_bytes();
   const int64_t max_positions = config.kv_cache.max_context > 0
@@ -275,6 +286,10 @@ void assemble(LoadedModel& model,
     model.memory.items.insert(model.memory.items.begin() + 1,
                               {experts.description, experts.pool_bytes()});
   }
+  if (routes) {
+    model.memory.items.push_back(
+        {"routing of a step", RoutingDriver::num_bytes(model.config(), limits.max_tokens)});
+  }
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
   say("memory:\n" + model.memory.to_string());
   if (!model.memory.fits()) {
@@ -291,6 +306,13 @@ void assemble(LoadedModel& model,
   timer.end("weights");
 
   model.decoder = std::make_unique<Decoder>(model.config(), model.weights, ops, limits);
+  if (routes) {
+    model.routing_driver =
+        std::make_unique<RoutingDriver>(std::move(*routes), model.config(), limits.max_tokens, ops);
+    model.decoder->force_routing(model.routing_driver->experts());
+    model.decoder->add_routing_observer(*model.routing_driver);
+    if (listener.on_warning) listener.on_warning(model.routing_driver->warning());
+  }
   timer.end("buffers");
 }
 
@@ -361,8 +383,11 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   if (experts.is_resident()) {
     model->checkpoint.reset();
   } else {
+    PrefetchConfig prefetch = config.prefetch;
+    // What gates would choose is not what runs then.
+    if (model->decoder->is_routing_forced()) prefetch.gate_lookahead = false;
     model->weights.expert_memory->start_prefetching(make_prefetching(
-        config.prefetch, model->config(), model->weights, experts.layout.block_bytes, *model->ops));
+        prefetch, model->config(), model->weights, experts.layout.block_bytes, *model->ops));
   }
   model->decoder->record_decode_steps();
   timer.end("recording");

@@ -70,6 +70,27 @@ TEST_F(ProgramTest, ScoresText) {
   EXPECT_THAT(folder_.read("stderr"), HasSubstr("# --set"));
 }
 
+// Its figures could pass for an answer: the last thing it says is that they are none.
+TEST_F(ProgramTest, ClosesWithAWarningWhereRoutingWasForced) {
+  std::string trace = "step,turn,phase,position,layer,experts\n";
+  for (int layer = 1; layer < 7; ++layer) {
+    trace += "0,0,0,0," + std::to_string(layer) + ",3 1 4 15\n";
+  }
+  const std::string input = in("{\"id\":1,\"text\":\"The capital of France is Paris.\"}\n");
+  const std::string setting =
+      "execution.routing_trace=" + folder_.write("trace.csv", trace).string();
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--set", setting}), 0) << folder_.read("stderr");
+  std::istringstream lines(folder_.read("stderr"));
+  std::string last;
+  for (std::string line; std::getline(lines, line);) last = line;
+  EXPECT_THAT(last, HasSubstr("the output is meaningless"));
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--resume"}), 1) << "not to be mixed with true ones";
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing_trace"));
+  folder_.write("trace.csv", "step,turn,phase,position,layer,experts\n0,0,0,0,1,3 1 4 15\n");
+  EXPECT_EQ(run({"-i", input, "-o", folder_.file("other"), "--set", setting}), 1);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing of layers: 1; accepted: at least the model's 6"));
+}
+
 TEST_F(ProgramTest, AnswersAndContinues) {
   const std::string input = in(
       "{\"id\":1,\"messages\":[{\"role\":\"user\",\"content\":\"Name the capital of Japan.\"}]}\n"
