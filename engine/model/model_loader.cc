@@ -9,6 +9,7 @@
 
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
+#include "engine/model/route_memory_plan.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
@@ -248,9 +249,13 @@ void assemble(LoadedModel& model,
     const int64_t all_bytes = packed_weight_bytes(model.config(), ops, num_positions);
     return experts.is_resident() ? all_bytes : all_bytes - experts.all_bytes;
   };
+  const RouteMemoryPlan routes =
+      plan_route_memory(config, model.config(), ops, /*has_pool=*/!experts.is_resident(),
+                        std::max({config.execution.max_tokens_per_step,
+                                  ops.default_tokens_per_step(), config.execution.max_batch_size}));
   // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
   const int64_t left_bytes = available_bytes - weight_bytes(max_positions) - experts.pool_bytes() -
-                             ops.max_step_bytes() - ops.own_bytes();
+                             routes.max_bytes() - ops.max_step_bytes() - ops.own_bytes();
   const ModelRunner::Limits limits = plan_limits(
       config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
 
@@ -268,6 +273,7 @@ void assemble(LoadedModel& model,
     model.memory.items.insert(model.memory.items.begin() + 1,
                               {experts.description, experts.pool_bytes()});
   }
+  if (routes.is_on()) model.memory.items.push_back({routes.description(), routes.max_bytes()});
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
   say("memory:\n" + model.memory.to_string());
   if (!model.memory.fits()) {
@@ -280,10 +286,12 @@ void assemble(LoadedModel& model,
                     ops.uses_host_memory() ? "" : ", or execution.device=cpu"));
   }
   ops.reserve(Decoder::step_limits(model.config(), limits, ops));
+  if (routes.is_on()) model.route_memory = std::make_unique<RouteMemory>(routes, limits.max_tokens);
   model.weights = make_weights(limits.max_context);
   timer.end("weights");
 
   model.decoder = std::make_unique<Decoder>(model.config(), model.weights, ops, limits);
+  if (model.route_memory != nullptr) model.decoder->set_route_memory(model.route_memory.get());
   timer.end("buffers");
 }
 

@@ -14,6 +14,7 @@
 #include "engine/model/decoder.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_weights.h"
+#include "engine/model/route_memory.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -38,6 +39,7 @@ struct LoadedModel {
   // Where experts are read from while the model runs; none when all of them stay in memory.
   std::optional<Checkpoint> checkpoint;
   std::unique_ptr<ExpertStore> expert_store;
+  std::unique_ptr<RouteMemory> route_memory;  // none unless configured
   ModelWeights weights;
   std::unique_ptr<Decoder> decoder;
   MemoryPlan memory;
