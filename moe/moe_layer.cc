@@ -23,8 +23,7 @@ RouterArgs router_args(const MoeConfig& config,
   router.x = gate_input;
   router.weight = weights.router;
   router.correction = weights.correction;
-  router.scoring =
-      config.scoring == ExpertScoring::kSigmoid ? RouterScoring::kSigmoid : RouterScoring::kSoftmax;
+  router.scoring = router_scoring(config);
   router.num_experts = config.num_experts;
   router.top_k = config.top_k;
   router.num_groups = config.num_groups;
@@ -97,6 +96,11 @@ void route(Ops& ops, int layer_idx, const RouterArgs& router, RouteSource& sourc
 }
 
 }  // namespace
+
+RouterScoring router_scoring(const MoeConfig& config) {
+  return config.scoring == ExpertScoring::kSigmoid ? RouterScoring::kSigmoid
+                                                   : RouterScoring::kSoftmax;
+}
 
 void moe_layer(Ops& ops,
                const MoeConfig& config,

@@ -9,11 +9,13 @@
 
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
+#include "engine/model/prefetching.h"
 #include "engine/model/route_memory_plan.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "prefetch/packed_writer.h"
 
 namespace augur {
 namespace {
@@ -21,6 +23,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMinTokensPerStep = 256;
+// Where experts are read while a step runs, a prompt reads nearly all of them once for so many rows
+// (what the CPU kernels run at once), which costs more than leaving the caches.
+constexpr int64_t kMinTokensPerPooledStep = 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -218,7 +223,9 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
   limits.max_context =
       std::min(limits.max_context, limits.num_kv_blocks * int64_t{limits.block_size});
 
-  while (limits.max_tokens / 2 >= std::max(kMinTokensPerStep, limits.max_seqs) &&
+  const int64_t min_tokens =
+      config.cache.experts.device_bytes > 0 ? kMinTokensPerPooledStep : kMinTokensPerStep;
+  while (limits.max_tokens / 2 >= std::max(min_tokens, limits.max_seqs) &&
          step_bytes(model, limits, ops) > ops.max_step_bytes()) {
     limits.max_tokens /= 2;
   }
@@ -297,6 +304,24 @@ void assemble(LoadedModel& model,
 
 }  // namespace
 
+namespace {
+
+// The experts where they are read from: the checkpoint's files, or a packed file of them.
+void open_expert_store(LoadedModel& model,
+                       const ExpertCacheConfig& config,
+                       const WeightPlan& plan) {
+  const ExpertLayout layout =
+      expert_layout(*model.ops, model.config().hidden_size, model.config().moe.intermediate_size);
+  model.expert_store =
+      std::make_unique<ExpertStore>(model.checkpoint->files(), layout, expert_sources(plan));
+  if (config.packed_file.empty()) return;
+  model.packed_file.emplace(config.packed_file);
+  model.packed_file->require_match(packed_identity(*model.expert_store, *model.ops));
+  model.expert_store = std::make_unique<ExpertStore>(*model.packed_file);
+}
+
+}  // namespace
+
 std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener) {
   auto model = std::make_unique<LoadedModel>();
   PhaseTimer timer(model->phases);
@@ -328,8 +353,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   assemble(*model, config, plan, experts, listener, timer, [&](int64_t max_context) {
     std::unique_ptr<ExpertMemory> expert_memory;
     if (!experts.is_resident()) {
-      model->expert_store =
-          std::make_unique<ExpertStore>(checkpoint.files(), experts.layout, expert_sources(plan));
+      open_expert_store(*model, config.cache.experts, plan);
       ExpertMemory::Parts parts =
           expert_memory_parts(config, experts, *model->expert_store, *model->ops);
       if (listener.on_expert_memory) {
@@ -342,7 +366,13 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
                         resolve_num_threads(config.execution), std::move(expert_memory),
                         listener.on_progress);
   });
-  if (experts.is_resident()) model->checkpoint.reset();
+  if (experts.is_resident()) {
+    model->checkpoint.reset();
+  } else {
+    model->weights.expert_memory->start_prefetching(
+        make_prefetching(config.prefetch, model->config(), model->weights,
+                         experts.layout.block_bytes, *model->ops, model->route_memory.get()));
+  }
   model->decoder->record_decode_steps();
   timer.end("recording");
   return model;

@@ -76,7 +76,7 @@ void refuse_file(const ExpertRouteConfig& route) {
   }
 }
 
-RouteCacheConfig by_state(const ExpertRouteConfig& route) {
+RouteCacheConfig by_state(const ExpertRouteConfig& route, const PrefetchConfig& prefetch) {
   RouteCacheConfig config;
   config.mode =
       route.mode == RouteMode::kServe ? RouteCacheMode::kServe : RouteCacheMode::kPrefetch;
@@ -88,6 +88,7 @@ RouteCacheConfig by_state(const ExpertRouteConfig& route) {
   config.similarity_threshold = static_cast<float>(route.similarity_threshold);
   config.lowest_threshold = std::min(config.lowest_threshold, config.similarity_threshold);
   config.highest_threshold = std::max(config.highest_threshold, config.similarity_threshold);
+  config.num_later_layers = static_cast<int>(prefetch.distance);
   config.min_agreement = route.min_agreement;
   config.min_hint_agreement = std::min(kHintAgreement, route.min_agreement);
   return config;
@@ -146,7 +147,7 @@ RouteMemoryPlan plan_route_memory(const EngineConfig& config,
     return plan;
   }
   refuse_sizes(route, model);
-  plan.by_state = by_state(route);
+  plan.by_state = by_state(route, config.prefetch);
   plan.projection_file = route.projection_file;
   return plan;
 }

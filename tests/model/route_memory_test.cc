@@ -102,6 +102,11 @@ class RouteMemoryTest : public ::testing::Test {
     std::vector<LogitResult> ignored;
     for (int i = 0; i < num_steps; ++i) model.decoder->run(steps.next(), ignored);
   }
+  static RouteMemory remember(const EngineConfig& config, const LoadedModel& model) {
+    const int64_t max_tokens = model.decoder->limits().max_tokens;
+    return {plan_route_memory(config, model.config(), *model.ops, /*has_pool=*/true, max_tokens),
+            max_tokens};
+  }
   static ModelRunner::Limits one_at_a_time(const LoadedModel& model) {
     ModelRunner::Limits limits = model.decoder->limits();
     limits.max_seqs = 1;
@@ -246,17 +251,19 @@ class Asker final : public RoutingObserver {
 };
 
 TEST_F(RouteMemoryTest, ForetellsAKnownTextWithoutFault) {
+  const std::unique_ptr<LoadedModel> plain = load_model(config(), {});
   for (const bool serves : {false, true}) {
     EngineConfig exact = foretelling(/*exact=*/true);
     if (serves) exact.cache.expert_route.mode = RouteMode::kServe;
-    const std::unique_ptr<LoadedModel> model = load_model(exact, {});
-    Asker asker(model->route_memory->make_predictor());
+    const std::unique_ptr<LoadedModel> model = load_model(config(), {});
+    RouteMemory memory = remember(exact, *model);
+    model->decoder->set_route_memory(&memory);
+    Asker asker(memory.make_predictor());
     model->decoder->add_routing_observer(asker);
-    const std::unique_ptr<LoadedModel> plain = load_model(config(), {});
     expect_same_logits(*plain, *model, RandomSteps(plain->decoder->limits(), 2, kTexts), 100);
     EXPECT_GT(asker.num_guessed, 500);
     EXPECT_EQ(asker.num_right, asker.num_guessed);
-    const RouteReport::Gate gate = model->route_memory->report().total_gate();
+    const RouteReport::Gate gate = memory.report().total_gate();
     EXPECT_EQ(gate.num_answered_rows > 0, serves);
     EXPECT_EQ(gate.num_gated_rows == gate.num_rows, !serves);
   }
@@ -265,18 +272,39 @@ TEST_F(RouteMemoryTest, ForetellsAKnownTextWithoutFault) {
 TEST_F(RouteMemoryTest, ForetellingByStateServesNothing) {
   EngineConfig by_state = foretelling(/*exact=*/false);
   by_state.cache.expert_route.projection = ProjectionChoice::kRandom;
-  const std::unique_ptr<LoadedModel> model = load_model(by_state, {});
-  EXPECT_FALSE(model->route_memory->is_lossy());
-  Asker asker(model->route_memory->make_predictor());
+  const std::unique_ptr<LoadedModel> model = load_model(config(), {});
+  RouteMemory memory = remember(by_state, *model);
+  EXPECT_FALSE(memory.is_lossy());
+  model->decoder->set_route_memory(&memory);
+  Asker asker(memory.make_predictor());
   model->decoder->add_routing_observer(asker);
   const std::unique_ptr<LoadedModel> plain = load_model(config(), {});
   expect_same_logits(*plain, *model, RandomSteps(plain->decoder->limits(), 2, kTexts), 60);
   EXPECT_GT(asker.num_guessed, 0);
-  const RouteReport report = model->route_memory->report();
+  const RouteReport report = memory.report();
   EXPECT_EQ(report.total_gate().num_gated_rows, report.total_gate().num_rows);
   EXPECT_GT(report.total_gate().gate_us, 0);
   EXPECT_GT(report.total_gate().look_up_us, 0);
   EXPECT_EQ(report.total_by_state().num_checks, report.total_by_state().num_hits);
+}
+
+// Where nothing else predicts, every expert read ahead is used.
+TEST_F(RouteMemoryTest, APoolReadsAheadWhatAKnownTextWillUse) {
+  const std::unique_ptr<LoadedModel> plain = load_model(config(), {});
+  for (const bool serves : {false, true}) {
+    EngineConfig exact = foretelling(/*exact=*/true);
+    if (serves) exact.cache.expert_route.mode = RouteMode::kServe;
+    exact.prefetch.adapts = false;
+    exact.prefetch.gate_lookahead = exact.prefetch.transition = false;
+    exact.prefetch.recency = exact.prefetch.prompt_signature = false;
+    const std::unique_ptr<LoadedModel> model = load_model(exact, {});
+    expect_same_logits(*plain, *model, RandomSteps(one_at_a_time(*plain), 2, kTexts), 400);
+    const PrefetchPlanner& planner = *model->weights.expert_memory->planner();
+    ASSERT_EQ(planner.num_predictors(), 1);
+    EXPECT_EQ(planner.predictor_name(0), "exact_routes");
+    EXPECT_GT(planner.counters().num_prefetched, 0);
+    EXPECT_EQ(planner.counters().num_stale, 0);
+  }
 }
 
 TEST_F(RouteMemoryTest, IsPlannedAndTold) {
