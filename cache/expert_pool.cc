@@ -225,15 +225,12 @@ PrefetchResult ExpertPool::prefetch(ExpertKey key, FetchPriority priority) {
   return PrefetchResult::kStarted;
 }
 
-void ExpertPool::give_up_prefetches(int layer) {
-  for (int slot = 0; slot < shape_.num_slots; ++slot) {
-    if (!slots_[slot].is_unused_prefetch || slots_[slot].key.layer != layer) continue;
-    if (slots_[slot].state == SlotState::kFetching) {
-      fetcher_.cancel(slot);
-    } else {
-      policy_->on_unneeded(slot);
-    }
-  }
+void ExpertPool::give_up_prefetch(ExpertKey key) {
+  const bool is_here = is_resident(key);
+  if (!is_here && !is_fetching(key)) return;
+  const int slot = is_here ? slot_of_[index(key)] : fetch_slot_of_[index(key)];
+  if (!slots_[slot].is_unused_prefetch) return;
+  is_here ? policy_->on_unneeded(slot) : fetcher_.cancel(slot);
 }
 
 void ExpertPool::poll() {

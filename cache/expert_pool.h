@@ -82,9 +82,9 @@ class ExpertPool {
 
   /// Begins to fetch an expert that will be wanted, as it seems. Never waits.
   PrefetchResult prefetch(ExpertKey key, FetchPriority priority);
-  /// What was prefetched for `layer` and not wanted by now was a wrong guess: it is cancelled, or
-  /// goes first when room is needed.
-  void give_up_prefetches(int layer);
+  /// Where `key` was prefetched and not wanted yet, it was a wrong guess: it is cancelled, or goes
+  /// first when room is needed.
+  void give_up_prefetch(ExpertKey key);
   /// Takes note of fetches that have ended. Never waits.
   void poll();
 

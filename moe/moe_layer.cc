@@ -4,6 +4,11 @@
 
 namespace augur {
 
+RouterScoring router_scoring(const MoeConfig& config) {
+  return config.scoring == ExpertScoring::kSigmoid ? RouterScoring::kSigmoid
+                                                   : RouterScoring::kSoftmax;
+}
+
 void moe_layer(Ops& ops,
                const MoeConfig& config,
                int layer_idx,
@@ -18,8 +23,7 @@ void moe_layer(Ops& ops,
   router.x = gate_input;
   router.weight = weights.router;
   router.correction = weights.correction;
-  router.scoring =
-      config.scoring == ExpertScoring::kSigmoid ? RouterScoring::kSigmoid : RouterScoring::kSoftmax;
+  router.scoring = router_scoring(config);
   router.num_experts = config.num_experts;
   router.top_k = config.top_k;
   router.num_groups = config.num_groups;

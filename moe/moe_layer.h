@@ -26,6 +26,9 @@ struct RoutingBuffers {
   const int32_t* forced = nullptr;     // of this layer, or null; see RouterArgs
 };
 
+/// How a model's gates score, as the router operation names it.
+RouterScoring router_scoring(const MoeConfig& config);
+
 /// out = shared(x) + sum over the top_k experts of weight * expert(x).
 ///   gate_input  [num_tokens, hidden]  f32: x before rounding
 ///   x           [num_tokens, hidden]  activation dtype

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <sstream>
 
 #include "configs/config_error.h"
@@ -11,6 +12,7 @@
 #include "engine/log.h"
 #include "engine/model/model_loader.h"
 #include "engine/progress.h"
+#include "engine/schedule/signature_oracle.h"
 #include "engine/schedule/validation.h"
 #include "tools/score/command_line.h"
 #include "tools/score/interrupt.h"
@@ -53,6 +55,19 @@ void check_sampling(const SamplingParams& sampling, int64_t vocab_size) {
     throw ConfigError("sampling", problem);
 }
 
+/// Who knows the experts of prompts, where the schedule asks for it.
+std::optional<SignatureOracle> make_oracle(const ScheduleConfig& config, LoadedModel& model) {
+  if (config.policy == SchedulePolicyChoice::kFcfs) return std::nullopt;
+  ExpertMemory* const memory = model.weights.expert_memory.get();
+  if (memory == nullptr || memory->prompt_signature() == nullptr) {
+    throw ConfigError("schedule.policy",
+                      "expert_affinity needs to know the experts of prompts; accepted: fcfs, or a "
+                      "pool of experts (cache.experts.device_bytes) with prefetch.enabled and "
+                      "prefetch.prompt_signature");
+  }
+  return SignatureOracle(*memory->prompt_signature());
+}
+
 void write_summary(const std::string& path, const std::string& summary) {
   std::ofstream file(path, std::ios::binary);
   file << summary;
@@ -84,10 +99,6 @@ int run(int argc, char** argv) {
     return std::cout.flush() ? status(ExitCode::kOk) : status(ExitCode::kOutputFailed);
   }
   set_log_level(effective.config.logging.level);
-  // Better refused than ignored: nothing here knows the experts of a prompt.
-  if (effective.config.schedule.policy != SchedulePolicyChoice::kFcfs)
-    throw ConfigError("schedule.policy", "found \"expert_affinity\", accepted here: fcfs");
-
   // What is wrong with options and files is told before a large model is read.
   check_sampling(make_sampling(options.sampling, {}), std::numeric_limits<int32_t>::max());
   if (effective.config.model.path.empty())
@@ -106,9 +117,14 @@ int run(int argc, char** argv) {
   const Tokenizer* const tokenizer = model->tokenizer ? &*model->tokenizer : nullptr;
   const ModelTextCodec codec(tokenizer, model->chat_template ? &*model->chat_template : nullptr);
   const ModelRunner::Limits& limits = model->decoder->limits();
-  const EngineOptions engine_options{.max_batch_size = limits.max_seqs,
-                                     .max_tokens_per_step = limits.max_tokens,
-                                     .eos_token_ids = model->config().eos_token_ids};
+  std::optional<SignatureOracle> oracle = make_oracle(effective.config.schedule, *model);
+  const EngineOptions engine_options{
+      .max_batch_size = limits.max_seqs,
+      .max_tokens_per_step = limits.max_tokens,
+      .eos_token_ids = model->config().eos_token_ids,
+      .affinity = {.oracle = oracle ? &*oracle : nullptr,
+                   .window = effective.config.schedule.affinity_window,
+                   .max_overtakes = effective.config.schedule.affinity_max_overtakes}};
   Engine engine(engine_options, *model->decoder, tokenizer);
 
   JobResult result;

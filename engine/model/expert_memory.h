@@ -6,6 +6,7 @@
 // Threading: one thread; fetching goes on behind it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,6 +21,10 @@
 #include "configs/model_config.h"
 #include "kernels/ops.h"
 #include "prefetch/loader.h"
+#include "prefetch/prefetch_budget.h"
+#include "prefetch/prefetch_planner.h"
+#include "prefetch/prefetch_sink.h"
+#include "prefetch/prompt_signature.h"
 
 namespace augur {
 
@@ -34,10 +39,21 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
     std::function<std::unique_ptr<ExpertFetcher>(const SlotMemory& slots)> make_fetcher;
   };
 
+  /// Who reads ahead, and how much.
+  struct Prefetching {
+    std::unique_ptr<PrefetchBudget> budget;  // or null: whatever there is room for
+    std::unique_ptr<PrefetchPlanner> planner;
+    PromptSignature* prompt_signature = nullptr;  // the planner's, where it has one
+  };
+
   /// Slots in the memory of `ops`, which the host reads and which outlives this. Throws
   /// OutOfMemory.
   ExpertMemory(const ModelConfig& config, const ExpertLayout& layout, Ops& ops, const Parts& parts);
   ~ExpertMemory() override;
+
+  /// Reads ahead from the next step on. The planner was made for sink().
+  void start_prefetching(Prefetching prefetching);
+  PrefetchSink& sink() { return sink_; }
 
   /// Where the experts of a layer are.
   ExpertTable table(int layer) const;
@@ -54,19 +70,42 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
 
   const ExpertCounters& counters() const { return counters_; }
   const ExpertPool& pool() const { return *pool_; }
+  /// Null while nothing is read ahead.
+  const PrefetchPlanner* planner() const { return prefetching_.planner.get(); }
+  const PrefetchBudget* budget() const { return prefetching_.budget.get(); }
+  PromptSignature* prompt_signature() const { return prefetching_.prompt_signature; }
 
  private:
+  class PoolSink final : public PrefetchSink {
+   public:
+    explicit PoolSink(ExpertMemory& memory) : memory_(memory) {}
+    ExpertPlace place(ExpertKey key) const override;
+    bool prefetch(ExpertKey key, FetchPriority priority, double probability) override;
+    void on_stale(ExpertKey key) override;
+
+   private:
+    ExpertMemory& memory_;
+  };
+
   const ExpertLayout layout_;
   const int num_experts_;
   Buffer slots_;
   ExpertCounters counters_;
   std::unique_ptr<ExpertFetcher> fetcher_;
   std::unique_ptr<ExpertPool> pool_;
+  PoolSink sink_{*this};
+  Prefetching prefetching_;
 
-  int64_t num_decode_tokens_ = 0;  // of the step under way
+  // The step under way.
+  int64_t num_tokens_ = 0;
+  int64_t num_decode_tokens_ = 0;
+  std::chrono::steady_clock::time_point step_start_;
+  // Its layer under way.
   int layer_ = -1;
-  std::vector<int32_t> num_rows_;  // of the layer, by expert
+  bool is_begun_ = false;          // the pool knows what the layer wants
+  std::vector<int32_t> num_rows_;  // by expert
   std::vector<int32_t> num_decode_rows_;
+  std::vector<int32_t> wanted_;
 };
 
 }  // namespace augur

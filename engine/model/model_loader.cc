@@ -9,10 +9,12 @@
 
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
+#include "engine/model/prefetching.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "prefetch/packed_writer.h"
 
 namespace augur {
 namespace {
@@ -289,6 +291,24 @@ void assemble(LoadedModel& model,
 
 }  // namespace
 
+namespace {
+
+// The experts where they are read from: the checkpoint's files, or a packed file of them.
+void open_expert_store(LoadedModel& model,
+                       const ExpertCacheConfig& config,
+                       const WeightPlan& plan) {
+  const ExpertLayout layout =
+      expert_layout(*model.ops, model.config().hidden_size, model.config().moe.intermediate_size);
+  model.expert_store =
+      std::make_unique<ExpertStore>(model.checkpoint->files(), layout, expert_sources(plan));
+  if (config.packed_file.empty()) return;
+  model.packed_file.emplace(config.packed_file);
+  model.packed_file->require_match(packed_identity(*model.expert_store, *model.ops));
+  model.expert_store = std::make_unique<ExpertStore>(*model.packed_file);
+}
+
+}  // namespace
+
 std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadListener& listener) {
   auto model = std::make_unique<LoadedModel>();
   PhaseTimer timer(model->phases);
@@ -320,8 +340,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   assemble(*model, config, plan, experts, listener, timer, [&](int64_t max_context) {
     std::unique_ptr<ExpertMemory> expert_memory;
     if (!experts.is_resident()) {
-      model->expert_store =
-          std::make_unique<ExpertStore>(checkpoint.files(), experts.layout, expert_sources(plan));
+      open_expert_store(*model, config.cache.experts, plan);
       ExpertMemory::Parts parts =
           expert_memory_parts(config, experts, *model->expert_store, *model->ops);
       if (listener.on_expert_memory) {
@@ -334,7 +353,12 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
                         resolve_num_threads(config.execution), std::move(expert_memory),
                         listener.on_progress);
   });
-  if (experts.is_resident()) model->checkpoint.reset();
+  if (experts.is_resident()) {
+    model->checkpoint.reset();
+  } else {
+    model->weights.expert_memory->start_prefetching(make_prefetching(
+        config.prefetch, model->config(), model->weights, experts.layout.block_bytes, *model->ops));
+  }
   model->decoder->record_decode_steps();
   timer.end("recording");
   return model;

@@ -19,6 +19,7 @@
 #include "engine/text/tokenizer.h"
 #include "kernels/ops.h"
 #include "prefetch/expert_store.h"
+#include "prefetch/packed_file.h"
 
 namespace augur {
 
@@ -37,6 +38,7 @@ struct LoadedModel {
   std::unique_ptr<Ops> ops;
   // Where experts are read from while the model runs; none when all of them stay in memory.
   std::optional<Checkpoint> checkpoint;
+  std::optional<PackedFile> packed_file;
   std::unique_ptr<ExpertStore> expert_store;
   ModelWeights weights;
   std::unique_ptr<Decoder> decoder;

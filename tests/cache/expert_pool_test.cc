@@ -163,7 +163,10 @@ TEST_F(ExpertPoolTest, AWrongPredictionIsCancelledOrGoesFirst) {
   pool_->prefetch({1, 4}, FetchPriority::kNextLayer);
   pool_->poll();
   pool_->prefetch({1, 5}, FetchPriority::kNextLayer);
-  pool_->give_up_prefetches(1);
+  pool_->give_up_prefetch({1, 4});
+  pool_->give_up_prefetch({1, 5});
+  pool_->give_up_prefetch({0, 7});
+  pool_->give_up_prefetch({2, 0});
   pool_->poll();
   EXPECT_FALSE(pool_->is_resident({1, 5})) << "it was not there yet: cancelled";
   EXPECT_TRUE(pool_->is_resident({1, 4}));
@@ -298,7 +301,7 @@ TEST(ExpertPoolRandomTest, GivesEachWantedExpertOnceWhateverHappens) {
         }
         pool.end();
         fetcher.broken.clear();
-        if (random() % 2 == 0) pool.give_up_prefetches(layer);
+        pool.give_up_prefetch({layer, static_cast<int>(random() % kExperts)});
         pool.poll();
       }
       pool.end_step(random() % 2 == 0);

@@ -11,6 +11,7 @@
 #include "configs/config_error.h"
 #include "engine/model/model_loader.h"
 #include "engine/schedule/engine.h"
+#include "prefetch/packed_writer.h"
 #include "tests/model/random_steps.h"
 #include "tests/model/store_fetcher.h"
 #include "tests/temp_folder.h"
@@ -157,9 +158,14 @@ class ExpertMemoryTest : public ::testing::Test {
     EXPECT_GT(total.num_uses, 0);
     EXPECT_GE(total.num_misses(), std::min(test.num_slots, kExperts));
     EXPECT_TRUE(test.prefetches || total.num_prefetches == 0);
+    num_prefetches_ += total.num_prefetches;
+    num_useful_prefetches_ += total.num_useful_prefetches;
   }
 
   static TempFolder* folder_;
+  // Of all models of a test.
+  static inline int64_t num_prefetches_ = 0;
+  static inline int64_t num_useful_prefetches_ = 0;
 };
 TempFolder* ExpertMemoryTest::folder_ = nullptr;
 
@@ -167,6 +173,7 @@ TempFolder* ExpertMemoryTest::folder_ = nullptr;
 // policy and random eviction, with prefetching and without, fetches ending in any order.
 TEST_F(ExpertMemoryTest, GivesTheBitsOfTheResidentModelWhateverThePool) {
   uint64_t seed = 100;
+  num_prefetches_ = num_useful_prefetches_ = 0;
   for (const PrecisionChoice precision : {PrecisionChoice::kBF16, PrecisionChoice::kReference}) {
     const std::unique_ptr<LoadedModel> resident = load_model(config(precision), {});
     for (const int num_slots : {kTopK, kTopK + 1, kMoeLayers * kTopK, kMoeLayers * kExperts / 4,
@@ -186,10 +193,13 @@ TEST_F(ExpertMemoryTest, GivesTheBitsOfTheResidentModelWhateverThePool) {
       }
     }
   }
+  EXPECT_GT(num_prefetches_, 1000) << "prefetching was tested";
+  EXPECT_GT(num_useful_prefetches_, 100);
 }
 
 TEST_F(ExpertMemoryTest, GivesTheSameBitsWhenItReadsFiles) {
   const std::unique_ptr<LoadedModel> resident = load_model(config(PrecisionChoice::kBF16), {});
+  num_prefetches_ = num_useful_prefetches_ = 0;
   for (uint64_t seed = 0; seed < 12; ++seed) {
     expect_same_logits(*resident,
                        {.num_slots = static_cast<int>(kTopK + seed * 5),
@@ -200,6 +210,31 @@ TEST_F(ExpertMemoryTest, GivesTheSameBitsWhenItReadsFiles) {
                        /*num_steps=*/24);
     if (HasFatalFailure()) return;
   }
+  EXPECT_GT(num_prefetches_, 0);
+}
+
+// Packed experts are read as they are, and only with the checkpoint they were made from.
+TEST_F(ExpertMemoryTest, GivesTheSameBitsFromAPackedFile) {
+  const std::unique_ptr<LoadedModel> resident = load_model(config(PrecisionChoice::kBF16), {});
+  const std::filesystem::path packed = *folder_ / "experts.packed";
+  EngineConfig pooled = config(PrecisionChoice::kBF16);
+  pooled.cache.experts.device_bytes = 300 << 10;
+  write_packed_file(packed, *load_model(pooled, {})->expert_store, *resident->ops, {});
+  pooled.cache.experts.packed_file = packed.string();
+  pooled.cache.experts.verify = true;
+  const std::unique_ptr<LoadedModel> model = load_model(pooled, {});
+  RandomSteps steps(resident->decoder->limits(), /*seed=*/5);
+  std::vector<LogitResult> expected, actual;
+  for (int i = 0; i < 60; ++i) {
+    const StepBatch batch = steps.next();
+    resident->decoder->run(batch, expected);
+    model->decoder->run(batch, actual);
+    const Tensor& a = resident->decoder->last_logits();
+    ASSERT_EQ(0, std::memcmp(a.data, model->decoder->last_logits().data,
+                             a.num_rows * a.num_cols * sizeof(float)));
+  }
+  pooled.model.path = (std::filesystem::path(AUGUR_SOURCE_DIR) / "models/tiny-glm4-moe").string();
+  EXPECT_THROW(load_model(pooled, {}), ConfigError);
 }
 
 TEST_F(ExpertMemoryTest, IsPlannedAndTold) {
