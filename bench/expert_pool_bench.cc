@@ -4,9 +4,9 @@
 // `layer`: begin, next until nothing is left, end. `all_hits` repeats tokens whose experts are
 // there, `all_misses` asks for those used longest ago, `skewed` is routing with popular experts and
 // neighbours that are alike; `guessed` prefetches 8 experts for each layer before, of which half
-// are right, and gives up the others. The other benches are the single calls around a layer.
-// A decode step of this shape takes tens of milliseconds on a CPU and 3 ms on a large GPU, 60 us a
-// layer: the pool is meant to stay below 5 us of that.
+// are right, and gives up the others. `prefetch/refused` is one prefetch for which there is no
+// room. A decode step of this shape takes tens of milliseconds on a CPU and 3 ms on a large GPU, 60
+// us a layer: the pool is meant to stay below 5 us of that.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -156,21 +156,26 @@ class Run {
     step_ = (step_ + 1) % kSteps;
     pool_.end_step(/*has_decode_rows=*/true);
   }
-  /// Guesses 8 experts of the layer to come: half of what it will want, as far as there are that
-  /// many, and the rest at random.
+  /// Guesses 8 experts of the layer to come: half of them are among what it will want, the others
+  /// random. Those that are there already need nothing.
   void guess() {
+    guesses_.clear();
+    const std::vector<int32_t>& wanted = use().experts;
     for (int i = 0; i < kTopK; ++i) {
-      const bool is_right = i % 2 == 0;
-      const std::vector<int32_t>& wanted = use().experts;
-      const int32_t expert =
-          is_right ? wanted[random_() % wanted.size()] : static_cast<int32_t>(random_() % kExperts);
-      if (pool_.prefetch({layer_, expert}, FetchPriority::kNextLayer) == PrefetchResult::kNoRoom) {
+      const auto expert = static_cast<int32_t>(i % 2 == 0 ? wanted[random_() % wanted.size()]
+                                                          : random_() % kExperts);
+      const ExpertKey key = {layer_, expert};
+      if (pool_.is_resident(key) || pool_.is_fetching(key)) continue;
+      if (pool_.prefetch(key, FetchPriority::kNextLayer) == PrefetchResult::kNoRoom) {
         return;  // as the planner does
       }
+      guesses_.push_back(key);
     }
   }
+  void give_up_guesses() {
+    for (const ExpertKey key : guesses_) pool_.give_up_prefetch(key);
+  }
 
-  int layer() const { return layer_; }
   ExpertPool& pool() { return pool_; }
   const ExpertCounters& counters() const { return counters_; }
 
@@ -182,6 +187,7 @@ class Run {
   int step_ = 0;
   int layer_ = 0;
   std::minstd_rand random_;
+  std::vector<ExpertKey> guesses_;
 };
 
 void count(benchmark::State& state, const ExpertUseCounts& before, const ExpertUseCounts& after) {
@@ -210,26 +216,14 @@ void guessed_bench(benchmark::State& state, const Policy& policy) {
   for (auto _ : state) {
     run.guess();
     run.pool().poll();
-    const int layer = run.layer();
     run.next_layer();
-    run.pool().give_up_prefetches(layer);
+    run.give_up_guesses();
   }
   count(state, before, run.counters().total());
   const ExpertUseCounts after = run.counters().total();
   state.counters["prefetches"] =
       benchmark::Counter(static_cast<double>(after.num_prefetches - before.num_prefetches),
                          benchmark::Counter::kAvgIterations);
-}
-
-// Nothing was guessed: what every layer pays.
-void give_up_nothing_bench(benchmark::State& state) {
-  Run run(policies()[0], Routing::kSkewed, /*num_rows=*/1);
-  run.warm_up();
-  int layer = 0;
-  for (auto _ : state) {
-    run.pool().give_up_prefetches(layer);
-    layer = (layer + 1) % kLayers;
-  }
 }
 
 // Eight rows use more of the pool within two steps than a guess may take: nothing can be had.
@@ -272,7 +266,6 @@ void add_benches() {
         ->Arg(8);
     benchmark::RegisterBenchmark(("prefetch/refused" + of).c_str(), refused_prefetch_bench, policy);
   }
-  benchmark::RegisterBenchmark("give_up_prefetches/nothing", give_up_nothing_bench);
 }
 
 }  // namespace
