@@ -118,9 +118,8 @@ class LeastStale final : public EvictionPolicy {
       // Who runs now is visited again last, then the layer before it.
       for (size_t i = 0; i < by_layer_.size(); ++i) {
         const size_t layer = (layer_ + by_layer_.size() - i) % by_layer_.size();
-        for (const auto& [last_use, slot] : by_layer_[layer]) {
-          if ((slots_[slot].pass == pass_) == takes_fresh && is_evictable(slot)) return slot;
-        }
+        const int slot = choose_in(by_layer_[layer], takes_fresh, is_evictable);
+        if (slot >= 0) return slot;
       }
     }
     return -1;
@@ -133,11 +132,25 @@ class LeastStale final : public EvictionPolicy {
     bool is_unneeded = false;
   };
   using ByLastUse = std::set<std::pair<int64_t, int>>;
+  static constexpr int64_t kNotUsedYet = std::numeric_limits<int64_t>::max();
 
+  int choose_in(const ByLastUse& slots,
+                bool takes_fresh,
+                const std::function<bool(int slot)>& is_evictable) const {
+    for (auto i = slots.begin(); i != slots.end(); ++i) {
+      const bool is_fresh = slots_[i->second].pass == pass_;
+      if (is_fresh == takes_fresh && is_evictable(i->second)) return i->second;
+      if (takes_fresh || !is_fresh || i->first == kNotUsedYet) continue;
+      // Who was used later is fresh too, and most often all are.
+      if (slots.rbegin()->first != kNotUsedYet) return -1;
+      i = std::prev(slots.lower_bound({kNotUsedYet, 0}));
+    }
+    return -1;
+  }
   void filled(int slot, ExpertKey key) override {
     if (by_layer_.size() <= static_cast<size_t>(key.layer)) by_layer_.resize(key.layer + 1);
     // As if used last in this pass: it was brought for a use to come.
-    slots_[slot] = {std::numeric_limits<int64_t>::max(), pass_, false};
+    slots_[slot] = {kNotUsedYet, pass_, false};
     list_of(slot, key).emplace(slots_[slot].last_use, slot);
   }
   void used(int slot, ExpertKey key, int64_t use_idx) override {

@@ -17,7 +17,9 @@ struct RoutingView {
   const int32_t* experts = nullptr;  // [num_tokens, top_k], by falling score
   const float* weights = nullptr;    // [num_tokens, top_k]
   Tensor gate_input;                 // [num_tokens, hidden] f32
-  Tensor logits;                     // [num_tokens, num_experts] f32; absent unless asked for
+  // [num_tokens, num_experts] f32; absent unless asked for, NaN in rows whose gate did not run
+  // (route_source.h).
+  Tensor logits;
 };
 
 /// Told of each MoE layer's choices after its gate and before its experts run. It cannot change

@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "cache/route_source.h"
 #include "cache/routing_observer.h"
 #include "configs/model_config.h"
 #include "kernels/ops.h"
@@ -33,7 +34,10 @@ RouterScoring router_scoring(const MoeConfig& config);
 ///   gate_input  [num_tokens, hidden]  f32: x before rounding
 ///   x           [num_tokens, hidden]  activation dtype
 ///   out         [num_tokens, hidden]  f32
-/// `feed` is null where all experts are in their slots; see MoeArgs.
+/// `feed` is null where all experts are in their slots; see MoeArgs. `source`, or null, answers for
+/// the gate where it can: the gate runs for the other rows only, whose choices are what they are
+/// without it, bit for bit, on backends whose rows do not depend on their number (kernels/ops.h).
+/// Requires the host to read the backend's memory, and no padded step, where there is a source.
 void moe_layer(Ops& ops,
                const MoeConfig& config,
                int layer_idx,
@@ -43,6 +47,7 @@ void moe_layer(Ops& ops,
                const Tensor& x,
                const Tensor& out,
                std::span<RoutingObserver* const> observers,
+               RouteSource* source,
                ExpertFeed* feed);
 
 }  // namespace augur

@@ -172,6 +172,15 @@ std::vector<int64_t> Decoder::decode_sizes(int64_t max_seqs) {
   return sizes;
 }
 
+void Decoder::set_route_memory(RouteMemory* memory) {
+  AUGUR_REQUIRE(memory == nullptr || ops_.uses_host_memory(),
+                "the host cannot read the routing of this backend");
+  if (route_memory_ != nullptr) std::erase(observers_, route_memory_);
+  route_memory_ = memory;
+  // First, so that predictors find it knowing of the step.
+  if (memory != nullptr) observers_.insert(observers_.begin(), memory);
+}
+
 void Decoder::launch(const StepBatch& batch) {
   AUGUR_REQUIRE(batch.num_tokens() <= limits_.max_tokens && batch.num_seqs() <= limits_.max_seqs,
                 std::to_string(batch.num_tokens()) + " tokens of " +
@@ -420,7 +429,7 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   }
   ExpertMemory* const memory = weights_.expert_memory.get();
   moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observers_,
-            memory);
+            route_memory_, memory);
   if (memory != nullptr) memory->end_layer();
 }
 

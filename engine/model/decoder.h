@@ -11,6 +11,7 @@
 #include "cache/routing_observer.h"
 #include "configs/model_config.h"
 #include "engine/model/model_weights.h"
+#include "engine/model/route_memory.h"
 #include "engine/model/step_batch.h"
 #include "kernels/ops.h"
 
@@ -51,6 +52,11 @@ class Decoder : public ModelRunner {
   /// `observer` is told of every MoE layer's routing from the next step on, and outlives the
   /// decoder. Steps then run as they are, not as recorded.
   void add_routing_observer(RoutingObserver& observer) { observers_.push_back(&observer); }
+
+  /// `memory` sees every step from the next one on, before other observers, and answers for the
+  /// gates where it can; it outlives the decoder or is taken back with null. Requires a backend
+  /// whose memory the host reads. Steps then run as they are, not as recorded.
+  void set_route_memory(RouteMemory* memory);
 
   /// Experts to take instead of the gates' choices, for measuring: [num_layers, max_tokens, top_k]
   /// in the backend's memory; null for the gates' own. Call before record_decode_steps.
@@ -143,6 +149,7 @@ class Decoder : public ModelRunner {
   Ops& ops_;
   const Limits limits_;
   std::vector<RoutingObserver*> observers_;
+  RouteMemory* route_memory_ = nullptr;
   const int32_t* forced_routing_ = nullptr;
   std::vector<Buffer> buffers_;
   Activations activations_;

@@ -70,6 +70,7 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
 
   const ExpertCounters& counters() const { return counters_; }
   const ExpertPool& pool() const { return *pool_; }
+  int64_t slot_bytes() const { return layout_.block_bytes; }
   /// Null while nothing is read ahead.
   const PrefetchPlanner* planner() const { return prefetching_.planner.get(); }
   const PrefetchBudget* budget() const { return prefetching_.budget.get(); }

@@ -12,6 +12,7 @@
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
 #include "engine/model/prefetching.h"
+#include "engine/model/route_memory_plan.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
@@ -256,19 +257,28 @@ void assemble(LoadedModel& model,
     if (listener.on_message) listener.on_message(line);
   };
   // Refused before anything large is read.
-  std::optional<RecordedRoutes> routes = read_routes(config.execution, model.config());
+  std::optional<RecordedRoutes> recorded = read_routes(config.execution, model.config());
   Ops& ops = *model.ops;
   const int64_t available_bytes = ops.available_bytes();
   const int64_t max_positions = config.kv_cache.max_context > 0
                                     ? config.kv_cache.max_context
                                     : model.config().max_position_embeddings;
+  if (recorded && config.cache.expert_route.enabled) {
+    throw ConfigError("cache.expert_route.enabled",
+                      "true; with execution.routing_trace no gate decides anything to remember: "
+                      "accepted: false");
+  }
   const auto weight_bytes = [&](int64_t num_positions) {
     const int64_t all_bytes = packed_weight_bytes(model.config(), ops, num_positions);
     return experts.is_resident() ? all_bytes : all_bytes - experts.all_bytes;
   };
+  const RouteMemoryPlan routes =
+      plan_route_memory(config, model.config(), ops, /*has_pool=*/!experts.is_resident(),
+                        std::max({config.execution.max_tokens_per_step,
+                                  ops.default_tokens_per_step(), config.execution.max_batch_size}));
   // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
   const int64_t left_bytes = available_bytes - weight_bytes(max_positions) - experts.pool_bytes() -
-                             ops.max_step_bytes() - ops.own_bytes();
+                             routes.max_bytes() - ops.max_step_bytes() - ops.own_bytes();
   const ModelRunner::Limits limits = plan_limits(
       config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
 
@@ -286,10 +296,11 @@ void assemble(LoadedModel& model,
     model.memory.items.insert(model.memory.items.begin() + 1,
                               {experts.description, experts.pool_bytes()});
   }
-  if (routes) {
+  if (recorded) {
     model.memory.items.push_back(
         {"routing of a step", RoutingDriver::num_bytes(model.config(), limits.max_tokens)});
   }
+  if (routes.is_on()) model.memory.items.push_back({routes.description(), routes.max_bytes()});
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
   say("memory:\n" + model.memory.to_string());
   if (!model.memory.fits()) {
@@ -302,23 +313,21 @@ void assemble(LoadedModel& model,
                     ops.uses_host_memory() ? "" : ", or execution.device=cpu"));
   }
   ops.reserve(Decoder::step_limits(model.config(), limits, ops));
+  if (routes.is_on()) model.route_memory = std::make_unique<RouteMemory>(routes, limits.max_tokens);
   model.weights = make_weights(limits.max_context);
   timer.end("weights");
 
   model.decoder = std::make_unique<Decoder>(model.config(), model.weights, ops, limits);
-  if (routes) {
-    model.routing_driver =
-        std::make_unique<RoutingDriver>(std::move(*routes), model.config(), limits.max_tokens, ops);
+  if (recorded) {
+    model.routing_driver = std::make_unique<RoutingDriver>(std::move(*recorded), model.config(),
+                                                           limits.max_tokens, ops);
     model.decoder->force_routing(model.routing_driver->experts());
     model.decoder->add_routing_observer(*model.routing_driver);
     if (listener.on_warning) listener.on_warning(model.routing_driver->warning());
   }
+  if (model.route_memory != nullptr) model.decoder->set_route_memory(model.route_memory.get());
   timer.end("buffers");
 }
-
-}  // namespace
-
-namespace {
 
 // The experts where they are read from: the checkpoint's files, or a packed file of them.
 void open_expert_store(LoadedModel& model,
@@ -386,8 +395,9 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
     PrefetchConfig prefetch = config.prefetch;
     // What gates would choose is not what runs then.
     if (model->decoder->is_routing_forced()) prefetch.gate_lookahead = false;
-    model->weights.expert_memory->start_prefetching(make_prefetching(
-        prefetch, model->config(), model->weights, experts.layout.block_bytes, *model->ops));
+    model->weights.expert_memory->start_prefetching(
+        make_prefetching(prefetch, model->config(), model->weights, experts.layout.block_bytes,
+                         *model->ops, model->route_memory.get()));
   }
   model->decoder->record_decode_steps();
   timer.end("recording");

@@ -14,6 +14,7 @@
 #include "engine/model/decoder.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_weights.h"
+#include "engine/model/route_memory.h"
 #include "engine/model/routing_driver.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/chat_template.h"
@@ -41,6 +42,7 @@ struct LoadedModel {
   std::optional<Checkpoint> checkpoint;
   std::optional<PackedFile> packed_file;
   std::unique_ptr<ExpertStore> expert_store;
+  std::unique_ptr<RouteMemory> route_memory;  // none unless configured
   ModelWeights weights;
   std::unique_ptr<RoutingDriver> routing_driver;  // none where the gates choose
   std::unique_ptr<Decoder> decoder;

@@ -42,7 +42,8 @@ ExpertMemory::Prefetching make_prefetching(const PrefetchConfig& config,
                                            const ModelConfig& model,
                                            const ModelWeights& weights,
                                            int64_t expert_bytes,
-                                           Ops& ops) {
+                                           Ops& ops,
+                                           RouteMemory* routes) {
   ExpertMemory::Prefetching prefetching;
   if (!config.enabled) return prefetching;
   const MoeLayers layers = moe_layers_of(model);
@@ -58,6 +59,7 @@ ExpertMemory::Prefetching make_prefetching(const PrefetchConfig& config,
     prefetching.prompt_signature = signature.get();
     predictors.push_back(std::move(signature));
   }
+  if (routes != nullptr) predictors.push_back(routes->make_predictor());
   if (predictors.empty()) return prefetching;
   if (config.adapts) {
     prefetching.budget =

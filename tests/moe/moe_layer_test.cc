@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -36,11 +37,12 @@ class MoeLayerTest : public ::testing::Test {
       std::vector<Bf16> in(kIntermediate * kHidden);
       for (int64_t i = 0; i < kIntermediate; ++i) in[i * kHidden] = to_bf16(1);
       ops_->pack_rows(MatrixUse::kMlp, block, kIntermediate, kHidden, 0, kIntermediate, in.data());
-      ops_->pack_rows(MatrixUse::kMlp, block + layout_.up_offset, kIntermediate, kHidden, 0, kIntermediate,
-                      in.data());
+      ops_->pack_rows(MatrixUse::kMlp, block + layout_.up_offset, kIntermediate, kHidden, 0,
+                      kIntermediate, in.data());
       const std::vector<Bf16> down(kHidden * kIntermediate,
                                    to_bf16(static_cast<float>(expert + 1)));
-      ops_->pack_rows(MatrixUse::kMlp, block + layout_.down_offset, kHidden, kIntermediate, 0, kHidden, down.data());
+      ops_->pack_rows(MatrixUse::kMlp, block + layout_.down_offset, kHidden, kIntermediate, 0,
+                      kHidden, down.data());
     }
     config_.num_experts = kNumExperts;
     config_.top_k = 2;
@@ -49,7 +51,7 @@ class MoeLayerTest : public ::testing::Test {
     weights_.experts = slots_.table(0);
   }
 
-  void run(const std::vector<float>& x, RoutingObserver* observer) {
+  void run(const std::vector<float>& x, RoutingObserver* observer, RouteSource* source = nullptr) {
     const auto num_tokens = static_cast<int64_t>(x.size()) / kHidden;
     out_.assign(x.size(), -1);
     x_ = x;
@@ -58,7 +60,8 @@ class MoeLayerTest : public ::testing::Test {
     const Tensor input = dense(x_.data(), DType::kF32, num_tokens, kHidden);
     moe_layer(*ops_, config_, /*layer_idx=*/7, weights_,
               {.experts = experts_, .weights = routing_weights_, .logits = logits_}, input, input,
-              dense(out_.data(), DType::kF32, num_tokens, kHidden), observers_, /*feed=*/nullptr);
+              dense(out_.data(), DType::kF32, num_tokens, kHidden), observers_, source,
+              /*feed=*/nullptr);
   }
 
   const std::unique_ptr<Ops> ops_ = make_reference_ops(1);
@@ -103,6 +106,86 @@ TEST_F(MoeLayerTest, TellsTheObserverWhatRuns) {
   EXPECT_FLOAT_EQ(view.logits.row<float>(1)[2], -2);
   run({1, 1, 0, 0, 1, -1, 0, 0}, nullptr);
   EXPECT_EQ(out_, observed);
+}
+
+// Answers for some rows with one expert twice over, and keeps what it is told.
+class FixedSource final : public RouteSource {
+ public:
+  explicit FixedSource(std::vector<uint8_t> is_answered) : is_answered_(std::move(is_answered)) {}
+  std::span<const uint8_t> answer(int layer_idx,
+                                  const Tensor& gate_input,
+                                  int32_t* experts,
+                                  float* weights) override {
+    EXPECT_EQ(layer_idx, 7);
+    for (size_t row = 0; row < is_answered_.size(); ++row) {
+      if (is_answered_[row] == 0) continue;
+      experts[2 * row] = 1;
+      experts[2 * row + 1] = 2;
+      weights[2 * row] = 0.75f;
+      weights[2 * row + 1] = 0.25f;
+    }
+    return is_answered_;
+  }
+  void learn(const GateRun& run) override {
+    num_gated_rows = run.num_gated_rows;
+    experts.assign(run.experts, run.experts + run.num_rows * 2);
+  }
+
+  int64_t num_gated_rows = -1;
+  std::vector<int32_t> experts;
+
+ private:
+  std::vector<uint8_t> is_answered_;
+};
+
+const std::vector<float> kFourTokens = {1, 1, 0, 0, 2, 1, 0, 0, 3, -1, 0, 0, 1, -1, 0, 0};
+
+// Every pattern of answered rows: what the gate decides for the others does not change.
+TEST_F(MoeLayerTest, TheGateRunsForTheRowsThatTheSourceLeaves) {
+  run(kFourTokens, nullptr);
+  const std::vector<float> gated = out_;
+  const std::vector<int32_t> chosen(experts_, experts_ + 8);
+  for (int pattern = 0; pattern < 16; ++pattern) {
+    std::vector<uint8_t> is_answered(4);
+    for (int row = 0; row < 4; ++row) is_answered[row] = pattern >> row & 1;
+    FixedSource source(is_answered);
+    run(kFourTokens, nullptr, &source);
+    EXPECT_EQ(source.num_gated_rows, std::count(is_answered.begin(), is_answered.end(), 0));
+    for (int row = 0; row < 4; ++row) {
+      const bool is = is_answered[row] != 0;
+      EXPECT_EQ(source.experts[2 * row], is ? 1 : chosen[2 * row]) << pattern;
+      // Experts 1 and 2 write 2 and 3 times what the row's first value makes of silu.
+      const float x = kFourTokens[row * kHidden];
+      const float unit = kIntermediate * x * x / (1 + std::exp(-x));
+      const float expected = is ? (0.75f * 2 + 0.25f * 3) * unit : gated[row * kHidden];
+      EXPECT_NEAR(out_[row * kHidden], expected, is ? 1e-3 * expected : 0) << pattern;
+    }
+  }
+}
+
+TEST_F(MoeLayerTest, ASourceWithoutAnswersChangesNothing) {
+  run(kFourTokens, nullptr);
+  const std::vector<float> gated = out_;
+  FixedSource source({});
+  run(kFourTokens, nullptr, &source);
+  EXPECT_EQ(out_, gated);
+  EXPECT_EQ(source.num_gated_rows, 4);
+}
+
+TEST_F(MoeLayerTest, LogitsOfAnsweredRowsAreNoNumbers) {
+  class Observer : public RoutingObserver {
+   public:
+    void on_routing(const RoutingView& routing) override {
+      for (int64_t row = 0; row < routing.num_tokens; ++row) {
+        is_nan.push_back(std::isnan(*routing.logits.row<float>(row)));
+      }
+    }
+    bool wants_logits() const override { return true; }
+    std::vector<bool> is_nan;
+  } observer;
+  FixedSource source({0, 1, 1, 0});
+  run(kFourTokens, &observer, &source);
+  EXPECT_EQ(observer.is_nan, (std::vector<bool>{false, true, true, false}));
 }
 
 }  // namespace
