@@ -28,13 +28,12 @@
 #include <string>
 #include <vector>
 
+#include "bench/disk_rate.h"
 #include "configs/load_config.h"
 #include "engine/model/architecture.h"
 #include "engine/model/model_loader.h"
 #include "engine/schedule/engine.h"
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/memory.h"
-#include "prefetch/block_reader.h"
 #include "prefetch/direct_file.h"
 
 namespace augur {
@@ -51,7 +50,7 @@ struct Options {
   std::vector<std::string> overrides;
   int64_t prompt_tokens = 256;
   int64_t output_tokens = 64;
-  int64_t num_groups = 5;  // of documents that run together, the first one apart
+  int64_t num_groups = 3;  // of documents that run together, the first one apart
   bool has_resident = true;
   bool is_brief = false;
 };
@@ -203,39 +202,6 @@ Measured measure(LoadedModel& model,
   return measured;
 }
 
-/// Bytes per second of direct reads at random places of a file, `depth` at a time, for a fifth of a
-/// second. 0 where the file system has no direct I/O.
-double read_rate(const File& file, int64_t read_bytes, int depth) {
-  const DirectFile direct(file);
-  const int64_t num_places = (file.num_bytes() - read_bytes) / kDirectAlignment;
-  if (!direct.is_open() || num_places <= 0) return 0;
-  const std::unique_ptr<BlockReader> reader = make_block_reader(ReadMethod::kAuto, depth);
-  const Buffer memory = cpu::allocate_host(std::max(depth * read_bytes, int64_t{2} << 20));
-  std::mt19937_64 random(2);
-  const auto begin = [&](int tag) {
-    const auto place = static_cast<int64_t>(random() % static_cast<uint64_t>(num_places));
-    reader->begin({direct.descriptor(), &file.path(), place * kDirectAlignment, read_bytes,
-                   memory.data() + tag * read_bytes, tag});
-  };
-  int64_t num_bytes = 0;
-  int num_under_way = 0;
-  for (; num_under_way < depth; ++num_under_way) begin(num_under_way);
-  const Clock::time_point start = Clock::now();
-  double seconds = 0;
-  while (num_under_way > 0) {
-    for (const BlockReadEnd& end : reader->wait(/*blocks=*/true)) {
-      --num_under_way;
-      if (end.num_bytes < 0) throw std::runtime_error("cannot read " + file.path().string());
-      if (seconds >= 0.2) continue;
-      num_bytes += end.num_bytes;
-      begin(end.tag);
-      ++num_under_way;
-    }
-    if (seconds < 0.2) seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  }
-  return static_cast<double>(num_bytes) / seconds;
-}
-
 class Bench {
  public:
   explicit Bench(const Options& options) : options_(options), config_(engine_config(options)) {
@@ -301,9 +267,9 @@ class Bench {
                             static_cast<size_t>(largest * (1 + options_.num_groups)));
     const File& file =
         model->packed_file ? model->packed_file->file() : model->checkpoint->files()[0];
-    disk_rate_ = read_rate(file, int64_t{1} << 20, 4);
+    disk_rate_ = direct_read_rate(file, int64_t{1} << 20, 4);
     const int64_t one_read = std::min(slot_bytes_, int64_t{1} << 20);
-    const double single_rate = read_rate(file, one_read, 1);
+    const double single_rate = direct_read_rate(file, one_read, 1);
     fmt::print("{}: {} experts of {:.3f} MB; {}\n", config_.model.path, num_keys_,
                1e-6 * static_cast<double>(slot_bytes_), model->ops->description());
     fmt::print("documents of {} tokens continued by {}, {} groups of them; eviction {}\n",

@@ -28,7 +28,7 @@ constexpr int kLayers = 48;
 constexpr int kExperts = 128;
 constexpr int kTopK = 8;
 constexpr int kSlots = kLayers * kExperts / 4;
-constexpr int kSteps = 256;  // of routing, then it begins again
+constexpr int kSteps = 64;  // of routing, then it begins again
 
 enum class Routing { kAllHits, kAllMisses, kSkewed };
 
@@ -142,7 +142,7 @@ class Run {
               counters_) {}
 
   void warm_up() {
-    for (int layer = 0; layer < 2 * kSteps * kLayers; ++layer) next_layer();
+    for (int layer = 0; layer < kSteps * kLayers; ++layer) next_layer();
   }
   /// Its routing.
   const LayerUse& use() const { return steps_[step_][layer_]; }
