@@ -3,9 +3,11 @@
 //
 //   augur_route_cache_study --model A --model B --svg plot.svg
 //
-// Three parts for each model: dims x threshold -> hit rate, agreement at k and perplexity when
-// served, with the threshold fixed and all entries kept; how many experts each predictor
-// foretells; and what a look-up takes beside the gate it stands for. Documents run as in decoding,
+// For each model, dims x threshold -> hit rate and agreement at k, with the threshold fixed and all
+// entries kept: first while the gates decide and every choice is stored, which is the best a cache
+// can be, then served, with the perplexity. A served row stores nothing and changes the states
+// behind it. Then how many experts each predictor foretells, and what a look-up takes beside the
+// gate it stands for. Documents run as in decoding,
 // some at a time, one row of each in a step. The projections are fitted to the very text that is
 // run, which is more than a server could know: a bound from above.
 #include <fmt/format.h>
@@ -66,6 +68,51 @@ RouteCacheConfig cache_config(const Options& options,
   return config;
 }
 
+StudyPoint point_of(int dims, float threshold, const RouteCounts& counts, double perplexity) {
+  const bool is_checked = counts.num_checked_experts >= kFewestCheckedExperts;
+  return {dims, threshold, counts.hit_rate(), is_checked ? counts.agreement() : -1, perplexity};
+}
+
+// Caches that watch the gates decide.
+class Watchers final : public RoutingObserver {
+ public:
+  void add(std::unique_ptr<RouteCache> cache) { caches_.push_back(std::move(cache)); }
+  void on_step(const StepRows& rows) override {
+    for (const auto& cache : caches_) cache->begin_step();
+  }
+  void on_routing(const RoutingView& routing) override {
+    for (const auto& cache : caches_) cache->observe(routing);
+  }
+  const std::vector<std::unique_ptr<RouteCache>>& caches() const { return caches_; }
+
+ private:
+  std::vector<std::unique_ptr<RouteCache>> caches_;
+};
+
+std::vector<StudyPoint> watch(const Options& options, Study& study, double& perplexity) {
+  const RouteCacheShape shape = route_cache_shape(study.model.config());
+  Watchers watchers;
+  for (size_t d = 0; d < options.dims.size(); ++d) {
+    for (const float threshold : options.thresholds) {
+      RouteCacheConfig config = cache_config(options, study, shape, options.dims[d], threshold);
+      config.num_later_layers = 0;  // nobody asks for hints
+      auto cache = std::make_unique<RouteCache>(shape, config);
+      cache->set_projections(study.projections[d]);
+      watchers.add(std::move(cache));
+    }
+  }
+  Decoder& decoder = *study.model.model().decoder;
+  decoder.add_routing_observer(watchers);
+  perplexity = study.model.perplexity(study.text);
+  decoder.remove_routing_observer(watchers);
+  std::vector<StudyPoint> points;
+  for (const auto& cache : watchers.caches()) {
+    points.push_back(point_of(cache->config().dims, cache->config().similarity_threshold,
+                              cache->total(), perplexity));
+  }
+  return points;
+}
+
 struct Served {
   StudyPoint point;
   double look_up_us = 0;  // of a row in a layer
@@ -91,10 +138,8 @@ Served serve(const Options& options, Study& study, size_t dims_idx, float thresh
   const RouteReport report = memory.report();
   const RouteCounts counts = report.total_by_state();
   const RouteReport::Gate gate = report.total_gate();
-  const bool is_checked = counts.num_checked_experts >= kFewestCheckedExperts;
   Served served;
-  served.point = {dims, threshold, counts.hit_rate(), is_checked ? counts.agreement() : -1,
-                  perplexity};
+  served.point = point_of(dims, threshold, counts, perplexity);
   served.look_up_us = gate.look_up_us / static_cast<double>(gate.num_rows);
   served.gate_us = gate.gate_us / static_cast<double>(std::max<int64_t>(gate.num_gated_rows, 1));
   fmt::print(stderr, "{} {:2} {:.3f}: hit {:.3f} agree {:.4f} perplexity {:.3f}\n",
@@ -119,9 +164,21 @@ void print_curve_table(const Options& options, const std::string& what, const Ce
   }
 }
 
-void print_best(const Options& options, const StudyPanel& panel) {
+void print_points(const Options& options, const std::vector<StudyPoint>& points) {
+  print_curve_table(options, "Look-ups that hit, percent:", [&](size_t i) {
+    return fmt::format("{:.1f}", 100 * points[i].hit_rate);
+  });
+  print_curve_table(options, "Experts that a hit and the gate agree on, percent:", [&](size_t i) {
+    const double agreement = points[i].agreement;
+    return agreement < 0 ? std::string("-") : fmt::format("{:.1f}", 100 * agreement);
+  });
+}
+
+void print_best(const Options& options,
+                const std::vector<StudyPoint>& points,
+                double plain_perplexity) {
   const StudyPoint* best = nullptr;
-  for (const StudyPoint& point : panel.points) {
+  for (const StudyPoint& point : points) {
     const bool is_good = point.agreement >= options.wanted;
     if (is_good && (best == nullptr || point.hit_rate > best->hit_rate)) best = &point;
   }
@@ -133,33 +190,32 @@ void print_best(const Options& options, const StudyPanel& panel) {
       "\nMost hits of those that agree to {:.1f} %: {} dimensions, threshold {:g}: {:.1f} % "
       "hit, {:.1f} % agree, perplexity {:+.2f} %.\n",
       100 * options.wanted, best->dims, best->threshold, 100 * best->hit_rate,
-      100 * best->agreement, 100 * (best->perplexity / panel.plain_perplexity - 1));
+      100 * best->agreement, 100 * (best->perplexity / plain_perplexity - 1));
 }
 
-StudyPanel study_serving(const Options& options, Study& study) {
+StudyPanel study_agreement(const Options& options, Study& study) {
   StudyPanel panel;
   panel.title = study.model.name();
-  panel.plain_perplexity = study.model.perplexity(study.text);
+  double plain_perplexity = 0;
+  panel.watched = watch(options, study, plain_perplexity);
   std::vector<Served> all;
   for (size_t d = 0; d < options.dims.size(); ++d) {
     for (const float threshold : options.thresholds) {
       all.push_back(serve(options, study, d, threshold));
-      panel.points.push_back(all.back().point);
+      panel.served.push_back(all.back().point);
     }
   }
   fmt::print("\n{} tokens of {} documents; perplexity by its own gates {:.3f}.\n",
-             study.text.num_tokens, study.text.documents.size(), panel.plain_perplexity);
-  print_curve_table(options, "Look-ups that hit, percent:", [&](size_t i) {
-    return fmt::format("{:.1f}", 100 * panel.points[i].hit_rate);
+             study.text.num_tokens, study.text.documents.size(), plain_perplexity);
+  fmt::print("\n### While the gates decide\n");
+  print_points(options, panel.watched);
+  print_best(options, panel.watched, plain_perplexity);
+  fmt::print("\n### Served\n");
+  print_points(options, panel.served);
+  print_curve_table(options, "Perplexity:", [&](size_t i) {
+    return fmt::format("{:.2f}", panel.served[i].perplexity);
   });
-  print_curve_table(options, "Experts that a hit and the gate agree on, percent:", [&](size_t i) {
-    const double agreement = panel.points[i].agreement;
-    return agreement < 0 ? std::string("-") : fmt::format("{:.1f}", 100 * agreement);
-  });
-  print_curve_table(options, "Perplexity when served:", [&](size_t i) {
-    return fmt::format("{:.2f}", panel.points[i].perplexity);
-  });
-  print_best(options, panel);
+  print_best(options, panel.served, plain_perplexity);
   fmt::print("\nMicroseconds of a row in a layer, looked up (and gated), in steps of {} rows:\n\n",
              options.num_rows);
   for (size_t d = 0; d < options.dims.size(); ++d) {
@@ -267,7 +323,7 @@ int run(int argc, char** argv) {
     fmt::print("\n## {}\n", study.model.name());
     study.projections = study.model.fit_projections(study.text, options.dims, options.num_samples);
     study_recall(options, study);
-    panels.push_back(study_serving(options, study));
+    panels.push_back(study_agreement(options, study));
     std::fflush(stdout);
   }
   if (options.svg.empty()) return 0;

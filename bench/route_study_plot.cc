@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <span>
 
 namespace augur {
 namespace {
@@ -15,7 +16,7 @@ constexpr double kLeft = 62;
 constexpr double kTop = 58;
 constexpr double kGap = 60;
 constexpr double kBottom = 96;
-constexpr double kLowestAgreement = 0.3;
+constexpr double kLowestAgreement = 0.2;
 // Dark enough on white, apart for colour-blind readers. Source: Okabe and Ito 2008.
 constexpr std::array<const char*, 6> kColours = {"#d55e00", "#e69f00", "#009e73",
                                                  "#0072b2", "#8a4f9e", "#444444"};
@@ -52,7 +53,7 @@ void draw_axes(std::string& svg, const Panel& panel, const std::string& title, d
     line(svg, panel.x(value), panel.y(0), panel.x(value), panel.y(1), "stroke=\"#e4e4e4\"");
     text(svg, panel.x(value), panel.y(0) + 18, "middle", fmt::format("{:.0f} %", 100 * value));
   }
-  for (int i = 3; i <= 10; ++i) {
+  for (int i = 2; i <= 10; ++i) {
     const double value = 0.1 * i;
     line(svg, panel.x(0), panel.y(value), panel.x(1), panel.y(value), "stroke=\"#e4e4e4\"");
     text(svg, panel.x(0) - 8, panel.y(value) + 4, "end", fmt::format("{:.0f} %", 100 * value));
@@ -66,27 +67,56 @@ void draw_axes(std::string& svg, const Panel& panel, const std::string& title, d
 
 void draw_curve(std::string& svg,
                 const Panel& panel,
-                const StudyPoint* first,
-                int64_t count,
-                const char* colour) {
+                std::span<const StudyPoint> points,
+                const char* colour,
+                bool is_dashed) {
   std::string path;
   std::string marks;
-  for (const StudyPoint* point = first; point != first + count; ++point) {
-    if (point->agreement < 0) continue;
-    const double x = panel.x(point->hit_rate);
-    const double y = panel.y(point->agreement);
+  for (const StudyPoint& point : points) {
+    if (point.agreement < 0) continue;
+    const double x = panel.x(point.hit_rate);
+    const double y = panel.y(point.agreement);
     fmt::format_to(std::back_inserter(path), "{:.1f},{:.1f} ", x, y);
-    fmt::format_to(
-        std::back_inserter(marks),
-        "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" fill=\"{}\"><title>{} dimensions, "
-        "threshold {:g}: {:.1f} % hit, {:.1f} % agree, perplexity {:.2f}"
-        "</title></circle>\n",
-        x, y, colour, point->dims, point->threshold, 100 * point->hit_rate, 100 * point->agreement,
-        point->perplexity);
+    fmt::format_to(std::back_inserter(marks),
+                   "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" fill=\"{}\"><title>{} dimensions, "
+                   "threshold {:g}: {:.1f} % hit, {:.1f} % agree, perplexity {:.2f}"
+                   "</title></circle>\n",
+                   x, y, is_dashed ? "#ffffff" : colour, point.dims, point.threshold,
+                   100 * point.hit_rate, 100 * point.agreement, point.perplexity);
   }
   fmt::format_to(std::back_inserter(svg),
-                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n{}",
-                 path, colour, marks);
+                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"{}/>\n"
+                 "<g stroke=\"{}\">\n{}</g>\n",
+                 path, colour, is_dashed ? "1.5" : "2",
+                 is_dashed ? " stroke-dasharray=\"4 3\"" : "", colour, marks);
+}
+
+/// Curve by curve, those of as many dimensions in one colour; returns their dims.
+std::vector<int> draw_curves(std::string& svg,
+                             const Panel& panel,
+                             const std::vector<StudyPoint>& points,
+                             bool is_dashed) {
+  std::vector<int> dims;
+  for (auto first = points.begin(); first != points.end();) {
+    const auto end = std::find_if(
+        first, points.end(), [&](const StudyPoint& point) { return point.dims != first->dims; });
+    draw_curve(svg, panel, {first, end}, kColours[dims.size() % kColours.size()], is_dashed);
+    dims.push_back(first->dims);
+    first = end;
+  }
+  return dims;
+}
+
+void draw_legend(std::string& svg, const std::vector<int>& dims, double left, double y) {
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const double x = left + static_cast<double>(i) * 84;
+    const std::string style =
+        fmt::format("stroke=\"{}\" stroke-width=\"3\"", kColours[i % kColours.size()]);
+    line(svg, x, y - 4, x + 18, y - 4, style.c_str());
+    text(svg, x + 22, y, "start", fmt::format("{} dims", dims[i]));
+  }
+  const double x = left + static_cast<double>(dims.size()) * 84;
+  text(svg, x, y, "start", "full: while the gates decide; dashed: served");
 }
 
 }  // namespace
@@ -104,19 +134,9 @@ std::string plot_study(const std::vector<StudyPanel>& panels, double wanted) {
   for (size_t i = 0; i < panels.size(); ++i) {
     const Panel panel(kLeft + static_cast<double>(i) * (kPanelWidth + kGap));
     draw_axes(svg, panel, panels[i].title, wanted);
-    const std::vector<StudyPoint>& points = panels[i].points;
-    size_t colour = 0;
-    for (auto first = points.begin(); first != points.end(); ++colour) {
-      const auto end = std::find_if(
-          first, points.end(), [&](const StudyPoint& point) { return point.dims != first->dims; });
-      const char* const name = kColours[colour % kColours.size()];
-      draw_curve(svg, panel, &*first, end - first, name);
-      const double x = panel.x(0) + static_cast<double>(colour) * 84;
-      line(svg, x, height - 22, x + 18, height - 22,
-           fmt::format("stroke=\"{}\" stroke-width=\"3\"", name).c_str());
-      text(svg, x + 22, height - 18, "start", fmt::format("{} dims", first->dims));
-      first = end;
-    }
+    const std::vector<int> dims = draw_curves(svg, panel, panels[i].watched, false);
+    draw_curves(svg, panel, panels[i].served, true);
+    if (i == 0) draw_legend(svg, dims, kLeft, height - 18);
   }
   return svg + "</svg>\n";
 }

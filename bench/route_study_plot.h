@@ -16,8 +16,9 @@ struct StudyPoint {
 
 struct StudyPanel {
   std::string title;
-  double plain_perplexity = 0;
-  std::vector<StudyPoint> points;  // by dims, then by rising threshold
+  // By dims, then by rising threshold.
+  std::vector<StudyPoint> watched;  // while the gates decide: drawn through
+  std::vector<StudyPoint> served;   // drawn dashed
 };
 
 /// `wanted` is drawn as a line.
