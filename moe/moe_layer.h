@@ -26,11 +26,24 @@ struct RoutingBuffers {
   const int32_t* forced = nullptr;     // of this layer, or null; see RouterArgs
 };
 
+/// Has some of a layer's choices served by a second form of its experts, so that the first need
+/// not be brought.
+class ExpertSubstitute {
+ public:
+  virtual ~ExpertSubstitute() = default;
+  /// Adds num_experts to those of `experts` that the second form is to serve, and returns it; see
+  /// MoeArgs::low_bit. `routing` is the layer's, after its observers were told, and `experts` its
+  /// choices.
+  ///   x  [num_tokens, hidden]  activation dtype: what the experts will read
+  virtual ExpertTable substitute(const RoutingView& routing, const Tensor& x, int32_t* experts) = 0;
+};
+
 /// out = shared(x) + sum over the top_k experts of weight * expert(x).
 ///   gate_input  [num_tokens, hidden]  f32: x before rounding
 ///   x           [num_tokens, hidden]  activation dtype
 ///   out         [num_tokens, hidden]  f32
-/// `feed` is null where all experts are in their slots; see MoeArgs.
+/// `feed` is null where all experts are in their slots; see MoeArgs. `substitute` is null where
+/// every choice is served as it is; after it, routing.experts names what served.
 void moe_layer(Ops& ops,
                const MoeConfig& config,
                int layer_idx,
@@ -40,6 +53,7 @@ void moe_layer(Ops& ops,
                const Tensor& x,
                const Tensor& out,
                std::span<RoutingObserver* const> observers,
-               ExpertFeed* feed);
+               ExpertFeed* feed,
+               ExpertSubstitute* substitute);
 
 }  // namespace augur

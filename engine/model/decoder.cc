@@ -420,7 +420,7 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   }
   ExpertMemory* const memory = weights_.expert_memory.get();
   moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observers_,
-            memory);
+            memory, /*substitute=*/nullptr);
   if (memory != nullptr) memory->end_layer();
 }
 
