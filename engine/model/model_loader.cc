@@ -9,6 +9,7 @@
 
 #include "configs/config_error.h"
 #include "engine/model/expert_memory_plan.h"
+#include "engine/model/low_bit_experts.h"
 #include "engine/model/weight_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/reference_ops.h"
@@ -185,6 +186,7 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
   limits.block_size = static_cast<int>(config.kv_cache.block_size);
   limits.kv_format = kv_format(config.kv_cache.dtype, ops);
   limits.vocab_size = model.vocab_size;
+  if (config.cache.experts.low_bit.enabled) limits.num_low_bit_experts = model.moe.num_experts;
   limits.max_seqs = config.execution.max_batch_size;
   limits.max_context =
       config.kv_cache.max_context > 0 ? config.kv_cache.max_context : model.max_position_embeddings;
@@ -250,7 +252,7 @@ void assemble(LoadedModel& model,
   };
   // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
   const int64_t left_bytes = available_bytes - weight_bytes(max_positions) - experts.pool_bytes() -
-                             ops.max_step_bytes() - ops.own_bytes();
+                             experts.low_bit_bytes - ops.max_step_bytes() - ops.own_bytes();
   const ModelRunner::Limits limits = plan_limits(
       config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
 
@@ -267,6 +269,10 @@ void assemble(LoadedModel& model,
   if (!experts.is_resident()) {
     model.memory.items.insert(model.memory.items.begin() + 1,
                               {experts.description, experts.pool_bytes()});
+  }
+  if (experts.low_bit_bytes > 0) {
+    model.memory.items.insert(model.memory.items.begin() + 2,
+                              {"int8 copies of all experts", experts.low_bit_bytes});
   }
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
   say("memory:\n" + model.memory.to_string());
@@ -318,7 +324,7 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   const ExpertMemoryPlan experts =
       plan_expert_memory(config.cache.experts, model->config(), *model->ops);
   assemble(*model, config, plan, experts, listener, timer, [&](int64_t max_context) {
-    std::unique_ptr<ExpertMemory> expert_memory;
+    ExpertPlaces places;
     if (!experts.is_resident()) {
       model->expert_store =
           std::make_unique<ExpertStore>(checkpoint.files(), experts.layout, expert_sources(plan));
@@ -327,11 +333,16 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
       if (listener.on_expert_memory) {
         listener.on_expert_memory(parts, *model->expert_store, *model->ops);
       }
-      expert_memory =
+      places.memory =
           std::make_unique<ExpertMemory>(model->config(), experts.layout, *model->ops, parts);
+      if (config.cache.experts.low_bit.enabled) {
+        places.low_bit = std::make_unique<LowBitExperts>(
+            config.cache.experts.low_bit, model->config(), *model->ops, *model->expert_store,
+            places.memory->pool());
+      }
     }
     return load_weights(model->config(), checkpoint, plan, *model->ops, max_context,
-                        resolve_num_threads(config.execution), std::move(expert_memory),
+                        resolve_num_threads(config.execution), std::move(places),
                         listener.on_progress);
   });
   if (experts.is_resident()) model->checkpoint.reset();
