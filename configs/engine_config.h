@@ -253,6 +253,31 @@ struct KvCacheConfig {
   }
 };
 
+struct CompressionConfig {
+  bool enabled = false;
+  double ratio = 1.75;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("enabled", &CompressionConfig::enabled,
+          "keep as many layers' experts, and keys and values, in int8 as the ratio asks for; on a "
+          "CPU only, lossy");
+    visit("ratio", &CompressionConfig::ratio,
+          "bytes of experts and KV cache in bf16, divided by their bytes then, at least",
+          between(1, 4));
+  }
+};
+
+struct MemoryConfig {
+  CompressionConfig compression;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("compression", &MemoryConfig::compression,
+          "Experts, keys and values in fewer bytes (docs/lossy-modes.md).");
+  }
+};
+
 struct ScheduleConfig {
   SchedulePolicyChoice policy = SchedulePolicyChoice::kFcfs;
   int64_t affinity_window = 16;
@@ -285,6 +310,7 @@ struct EngineConfig {
   CacheConfig cache;
   PrefetchConfig prefetch;
   KvCacheConfig kv_cache;
+  MemoryConfig memory;
   ScheduleConfig schedule;
   LoggingConfig logging;
 
@@ -295,6 +321,7 @@ struct EngineConfig {
     visit("cache", &EngineConfig::cache, "What is kept of experts and of gate decisions.");
     visit("prefetch", &EngineConfig::prefetch, "Reading experts before they are wanted.");
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
+    visit("memory", &EngineConfig::memory, "What memory holds.");
     visit("schedule", &EngineConfig::schedule, "The order in which requests are served.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }
