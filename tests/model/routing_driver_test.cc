@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "cache/routing_recorder.h"
@@ -134,7 +135,9 @@ class DrivenModelTest : public ::testing::Test {
 
   Answers run(const EngineConfig& config, const std::string& recorded, int32_t first_id) const {
     const auto model = load_model(config, {});
-    RoutingRecorder recorder(recorded, "a small one", *model->ops);
+    std::ofstream file(recorded, std::ios::binary);
+    RoutingRecorder recorder([&](std::string_view text) { file << text; }, "a small one",
+                             *model->ops);
     model->decoder->add_routing_observer(recorder);
     Engine engine({.max_batch_size = 3, .max_tokens_per_step = 16}, *model->decoder, nullptr);
     Answers answers;
@@ -153,7 +156,6 @@ class DrivenModelTest : public ::testing::Test {
       engine.submit(std::move(request));
     }
     while (engine.step()) continue;
-    recorder.finish();
     return answers;
   }
 
@@ -199,6 +201,15 @@ TEST_F(DrivenModelTest, WarnsThatItsOutputMeansNothing) {
   EXPECT_TRUE(model->decoder->is_routing_forced());
   EXPECT_THAT(warnings, ElementsAre(AllOf(HasSubstr("own.csv"), HasSubstr("meaningless"))));
   EXPECT_THAT(model->memory.to_string(), HasSubstr("routing of a step"));
+}
+
+TEST_F(DrivenModelTest, RefusesARouteCacheBesideIt) {
+  EngineConfig driven = config();
+  (void)run(driven, folder_.file("own.csv"), 3);
+  driven.execution.routing_trace = folder_.file("own.csv");
+  driven.cache.expert_route.enabled = true;
+  EXPECT_THAT(message_of<ConfigError>([&] { load_model(driven, {}); }),
+              AllOf(HasSubstr("execution.routing_trace"), HasSubstr("cache.expert_route")));
 }
 
 // They would guess what does not run.
