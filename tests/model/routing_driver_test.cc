@@ -87,6 +87,19 @@ TEST_F(RoutingDriverTest, LaterSequencesBeginAllOverTheTrace) {
   EXPECT_EQ(tenths.size(), 10u);
 }
 
+TEST(RoutesTest, ATokenThatLacksALayerTakesTheNextOnesChoices) {
+  RoutingTrace trace = small_trace();
+  trace.tokens[0].experts_of.erase(7);  // the first of turn 3
+  trace.tokens[3].experts_of.erase(7);  // the last of turn 9
+  const RecordedRoutes routes = fit_routes(trace, "t.csv", small_model());
+  const auto choices = [&](int64_t token_idx) {
+    const int32_t* const first = routes.choices(/*layer_idx=*/1, token_idx);
+    return std::vector<int32_t>(first, first + 2);
+  };
+  EXPECT_THAT(choices(0), ElementsAre(6, 3)) << "of turn 3 too, though 9 ran between";
+  EXPECT_THAT(choices(3), ElementsAre(6, 3)) << "going round";
+}
+
 TEST(RoutesTest, RefusesATraceThatDoesNotFitTheModel) {
   const auto error = [](const RoutingTrace& trace, const ModelConfig& model) {
     return message_of<ConfigError>([&] { fit_routes(trace, "t.csv", model); });
@@ -105,9 +118,9 @@ TEST(RoutesTest, RefusesATraceThatDoesNotFitTheModel) {
   model.moe.top_k = 1;
   EXPECT_THAT(error(small_trace(), model), HasSubstr("2 experts; accepted: 1"));
   RoutingTrace trace = small_trace();
-  trace.tokens[3].experts_of.erase(7);
+  trace.tokens[3].experts_of[7] = {5};
   EXPECT_THAT(error(trace, small_model()),
-              AllOf(HasSubstr("turn 9"), HasSubstr("layer 7: 0 experts; accepted: 2")));
+              AllOf(HasSubstr("turn 9"), HasSubstr("layer 7: 1 experts; accepted: 2")));
   trace = small_trace();
   trace.tokens[2].experts_of[5] = {4, 4};
   EXPECT_THAT(error(trace, small_model()), HasSubstr("expert 4 twice"));
