@@ -72,6 +72,17 @@ void check_choices(const TracedToken& token,
   }
 }
 
+// The token itself, or the first after it, going round, that has choices of the layer. Some token
+// has.
+const TracedToken& with_layer(const std::vector<const TracedToken*>& tokens,
+                              size_t token_idx,
+                              int32_t layer) {
+  while (!tokens[token_idx]->experts_of.contains(layer)) {
+    token_idx = (token_idx + 1) % tokens.size();
+  }
+  return *tokens[token_idx];
+}
+
 }  // namespace
 
 RecordedRoutes fit_routes(const RoutingTrace& trace,
@@ -96,13 +107,12 @@ RecordedRoutes fit_routes(const RoutingTrace& trace,
   }
 
   const std::vector<int32_t> traced_layers = layers_of(trace);
-  const std::vector<int32_t> none;
   routes.experts.reserve(routes.layers.size() * tokens.size() * routes.top_k);
   for (size_t i = 0; i < routes.layers.size(); ++i) {
-    for (const TracedToken* token : tokens) {
-      const auto found = token->experts_of.find(traced_layers[i]);
-      const std::vector<int32_t>& experts = found != token->experts_of.end() ? found->second : none;
-      check_choices(*token, traced_layers[i], experts, path, routes.top_k);
+    for (size_t j = 0; j < tokens.size(); ++j) {
+      const TracedToken& token = with_layer(tokens, j, traced_layers[i]);
+      const std::vector<int32_t>& experts = token.experts_of.at(traced_layers[i]);
+      check_choices(token, traced_layers[i], experts, path, routes.top_k);
       routes.experts.insert(routes.experts.end(), experts.begin(), experts.end());
     }
   }

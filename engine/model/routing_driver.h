@@ -31,8 +31,9 @@ struct RecordedRoutes {
 };
 
 /// Layer by layer in their order: the model's first layer with experts takes the trace's first.
-/// `path` is for messages. Throws ConfigError for a trace of fewer layers, other top_k, or experts
-/// that the model lacks.
+/// A token without choices of a layer takes those of the next that has some: engines that want no
+/// logits of a prompt's tokens leave these out of the last layer. `path` is for messages. Throws
+/// ConfigError for a trace of fewer layers, other top_k, or experts that the model lacks.
 RecordedRoutes fit_routes(const RoutingTrace& trace,
                           const std::string& path,
                           const ModelConfig& model);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "cache/routing_recorder.h"
@@ -86,6 +87,19 @@ TEST_F(RoutingDriverTest, LaterSequencesBeginAllOverTheTrace) {
   EXPECT_EQ(tenths.size(), 10u);
 }
 
+TEST(RoutesTest, ATokenThatLacksALayerTakesTheNextOnesChoices) {
+  RoutingTrace trace = small_trace();
+  trace.tokens[0].experts_of.erase(7);  // the first of turn 3
+  trace.tokens[3].experts_of.erase(7);  // the last of turn 9
+  const RecordedRoutes routes = fit_routes(trace, "t.csv", small_model());
+  const auto choices = [&](int64_t token_idx) {
+    const int32_t* const first = routes.choices(/*layer_idx=*/1, token_idx);
+    return std::vector<int32_t>(first, first + 2);
+  };
+  EXPECT_THAT(choices(0), ElementsAre(6, 3)) << "of turn 3 too, though 9 ran between";
+  EXPECT_THAT(choices(3), ElementsAre(6, 3)) << "going round";
+}
+
 TEST(RoutesTest, RefusesATraceThatDoesNotFitTheModel) {
   const auto error = [](const RoutingTrace& trace, const ModelConfig& model) {
     return message_of<ConfigError>([&] { fit_routes(trace, "t.csv", model); });
@@ -104,9 +118,9 @@ TEST(RoutesTest, RefusesATraceThatDoesNotFitTheModel) {
   model.moe.top_k = 1;
   EXPECT_THAT(error(small_trace(), model), HasSubstr("2 experts; accepted: 1"));
   RoutingTrace trace = small_trace();
-  trace.tokens[3].experts_of.erase(7);
+  trace.tokens[3].experts_of[7] = {5};
   EXPECT_THAT(error(trace, small_model()),
-              AllOf(HasSubstr("turn 9"), HasSubstr("layer 7: 0 experts; accepted: 2")));
+              AllOf(HasSubstr("turn 9"), HasSubstr("layer 7: 1 experts; accepted: 2")));
   trace = small_trace();
   trace.tokens[2].experts_of[5] = {4, 4};
   EXPECT_THAT(error(trace, small_model()), HasSubstr("expert 4 twice"));
@@ -134,7 +148,9 @@ class DrivenModelTest : public ::testing::Test {
 
   Answers run(const EngineConfig& config, const std::string& recorded, int32_t first_id) const {
     const auto model = load_model(config, {});
-    RoutingRecorder recorder(recorded, "a small one", *model->ops);
+    std::ofstream file(recorded, std::ios::binary);
+    RoutingRecorder recorder([&](std::string_view text) { file << text; }, "a small one",
+                             *model->ops);
     model->decoder->add_routing_observer(recorder);
     Engine engine({.max_batch_size = 3, .max_tokens_per_step = 16}, *model->decoder, nullptr);
     Answers answers;
@@ -153,7 +169,6 @@ class DrivenModelTest : public ::testing::Test {
       engine.submit(std::move(request));
     }
     while (engine.step()) continue;
-    recorder.finish();
     return answers;
   }
 
@@ -199,6 +214,15 @@ TEST_F(DrivenModelTest, WarnsThatItsOutputMeansNothing) {
   EXPECT_TRUE(model->decoder->is_routing_forced());
   EXPECT_THAT(warnings, ElementsAre(AllOf(HasSubstr("own.csv"), HasSubstr("meaningless"))));
   EXPECT_THAT(model->memory.to_string(), HasSubstr("routing of a step"));
+}
+
+TEST_F(DrivenModelTest, RefusesARouteCacheBesideIt) {
+  EngineConfig driven = config();
+  (void)run(driven, folder_.file("own.csv"), 3);
+  driven.execution.routing_trace = folder_.file("own.csv");
+  driven.cache.expert_route.enabled = true;
+  EXPECT_THAT(message_of<ConfigError>([&] { load_model(driven, {}); }),
+              AllOf(HasSubstr("execution.routing_trace"), HasSubstr("cache.expert_route")));
 }
 
 // They would guess what does not run.

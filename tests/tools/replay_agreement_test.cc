@@ -83,13 +83,15 @@ class ReplayAgreementTest
 
 TEST_P(ReplayAgreementTest, FindsTheEnginesHitRate) {
   const std::unique_ptr<LoadedModel> model = load();
-  RoutingRecorder recorder(folder_.file("trace.csv"), "the demo model", *model->ops);
+  std::ofstream file(folder_.file("trace.csv"), std::ios::binary);
+  RoutingRecorder recorder([&](std::string_view text) { file << text; }, "the demo model",
+                           *model->ops);
   model->decoder->add_routing_observer(recorder);
   Engine engine({.max_batch_size = 3, .max_tokens_per_step = model->decoder->limits().max_tokens},
                 *model->decoder, &*model->tokenizer);
   submit_requests(engine, *model->tokenizer);
   while (engine.step()) continue;
-  recorder.finish();
+  file.close();
   const ExpertUseCounts actual = model->weights.expert_memory->counters().total();
 
   const RoutingTrace trace = read_routing_trace(folder_.file("trace.csv"));
