@@ -52,6 +52,8 @@ class Decoder : public ModelRunner {
   /// `observer` is told of every MoE layer's routing from the next step on, and outlives the
   /// decoder. Steps then run as they are, not as recorded.
   void add_routing_observer(RoutingObserver& observer) { observers_.push_back(&observer); }
+  /// The observer is told no more. Between steps.
+  void remove_routing_observer(RoutingObserver& observer) { std::erase(observers_, &observer); }
 
   /// `memory` sees every step from the next one on, before other observers, and answers for the
   /// gates where it can; it outlives the decoder or is taken back with null. Requires a backend

@@ -5,12 +5,10 @@
 #include <vector>
 
 #include "prefetch/gate_lookahead.h"
-#include "prefetch/moe_layers.h"
 #include "prefetch/recency.h"
 #include "prefetch/transition_table.h"
 
 namespace augur {
-namespace {
 
 MoeLayers moe_layers_of(const ModelConfig& model) {
   std::vector<int> layers;
@@ -35,8 +33,6 @@ std::unique_ptr<Predictor> make_gate_lookahead(const ModelConfig& model,
                            .top_groups = model.moe.top_groups};
   return std::make_unique<GateLookahead>(ops, rules, gates);
 }
-
-}  // namespace
 
 ExpertMemory::Prefetching make_prefetching(const PrefetchConfig& config,
                                            const ModelConfig& model,

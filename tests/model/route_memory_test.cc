@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "configs/config_error.h"
 #include "engine/model/model_loader.h"
+#include "engine/model/route_metrics.h"
 #include "tests/model/random_steps.h"
 #include "tests/prefetch/row_major_ops.h"
 #include "tests/temp_folder.h"
@@ -304,6 +307,33 @@ TEST_F(RouteMemoryTest, APoolReadsAheadWhatAKnownTextWillUse) {
     EXPECT_EQ(planner.predictor_name(0), "exact_routes");
     EXPECT_GT(planner.counters().num_prefetched, 0);
     EXPECT_EQ(planner.counters().num_stale, 0);
+  }
+}
+
+TEST_F(RouteMemoryTest, MetricsSayWhatTheReportSays) {
+  for (const bool exact : {false, true}) {
+    EngineConfig route = serving(exact);
+    route.cache.expert_route.projection = ProjectionChoice::kRandom;
+    const std::unique_ptr<LoadedModel> model = load_model(route, {});
+    run(*model, /*num_steps=*/150);
+    const RouteReport report = model->route_memory->report();
+    std::map<std::string, double> totals;
+    std::map<std::string, int> num_layers;
+    for_each_route_metric(report, [&](const RouteMetric& metric) {
+      totals[std::string(metric.name)] += metric.value;
+      num_layers[std::string(metric.name)] += metric.layer.has_value();
+    });
+    EXPECT_EQ(totals["route_cache_lossy"], exact ? 0 : 1);
+    EXPECT_EQ(num_layers["route_cache_rows"], kMoeLayers);
+    EXPECT_EQ(totals["route_cache_rows"], report.total_gate().num_rows);
+    EXPECT_EQ(totals["route_cache_answered_rows"], report.total_gate().num_answered_rows);
+    EXPECT_GT(totals["route_cache_gate_seconds"], 0);
+    EXPECT_GT(totals["route_cache_look_up_seconds"], 0);
+    EXPECT_GT(totals["route_cache_hit_rate"], 0);
+    EXPECT_EQ(totals["route_cache_known_rows"], report.by_tokens.num_known_rows);
+    EXPECT_EQ(totals["route_cache_hits"], report.total_by_state().num_hits);
+    EXPECT_EQ(totals["route_cache_agreement"], report.total_by_state().agreement());
+    EXPECT_EQ(num_layers["route_cache_threshold"], exact ? 0 : kMoeLayers);
   }
 }
 

@@ -4,8 +4,8 @@
 #include <functional>
 #include <span>
 
-#include "cache/expert_pool.h"
 #include "tools/replay/instant_fetcher.h"
+#include "tools/replay/traced_rows.h"
 
 namespace augur {
 namespace {
@@ -109,21 +109,33 @@ ReplayResult replay(const RoutingTrace& trace,
                    .num_slots = options.num_slots,
                    .top_k = trace.top_k()},
                   std::move(policy), fetcher, counters);
+  const std::unique_ptr<RoutingObserver> prefetcher =
+      options.make_prefetcher ? options.make_prefetcher(pool) : nullptr;
+  TracedRows rows(trace.top_k());
   ReplayResult result;
   visit_steps(trace, [&](const Step& step) {
     const ExpertUseCounts before = counters.total();
+    if (prefetcher != nullptr) prefetcher->on_step(rows.begin_step(step.tokens));
+    int32_t told_layer = -1;
     visit_parts(trace, step, options.max_rows, [&](const LayerPart& part) {
       pool.begin(part.layer, part.experts, part.num_rows, part.num_decode_rows);
+      if (prefetcher != nullptr && part.layer != told_layer) {
+        prefetcher->on_routing(rows.routing_of(part.layer));
+        told_layer = part.layer;
+      }
       while (!pool.next().empty()) continue;
       pool.end();
     });
     pool.end_step(step.is_generated || step.tokens.size() == 1);
+    if (prefetcher != nullptr) prefetcher->on_step_end();
     ExpertUseCounts counts = counters.total();
     counts -= before;
     ReplayCount& count = step.is_generated ? result.generated : result.prompt;
     count.num_tokens += static_cast<int64_t>(step.tokens.size());
     count.num_uses += counts.num_uses;
     count.num_hits += counts.num_hits;
+    count.num_prefetches += counts.num_prefetches;
+    count.num_useful_prefetches += counts.num_useful_prefetches;
   });
   return result;
 }
