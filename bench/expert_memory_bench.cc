@@ -47,6 +47,7 @@ struct Options {
   std::string csv;
   std::vector<int> pool_percents = {10, 25, 50, 75, 100};
   std::vector<int64_t> batch_sizes = {1, 8};
+  std::vector<std::string> readers;  // empty: all
   std::vector<std::string> overrides;
   int64_t prompt_tokens = 256;
   int64_t output_tokens = 64;
@@ -237,7 +238,7 @@ class Bench {
         for (const Reader& reader : readers()) {
           // Where everything stays in the pool there is nothing to read ahead.
           if (pool_percent == 100 && reader.name != "off" && reader.name != "all") continue;
-          if (options_.is_brief && reader.name != "off" && reader.name != "all") continue;
+          if (!is_asked_for(reader)) continue;
           EngineConfig config = pooled_config(pool_percent);
           reader.choose(config.prefetch);
           const std::unique_ptr<LoadedModel> model = load_model(config, {});
@@ -251,6 +252,11 @@ class Bench {
   }
 
  private:
+  bool is_asked_for(const Reader& reader) const {
+    const std::vector<std::string>& names = options_.readers;
+    return names.empty() || std::find(names.begin(), names.end(), reader.name) != names.end();
+  }
+
   EngineConfig pooled_config(int pool_percent) const {
     EngineConfig config = config_;
     const int64_t num_slots = (num_keys_ * pool_percent + 99) / 100;
@@ -364,6 +370,10 @@ int run(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
+  std::vector<std::string> names;
+  for (const Reader& reader : readers()) names.push_back(reader.name);
+  app.add_option("--prefetch", options.readers, "who reads ahead; default: each in turn")
+      ->check(CLI::IsMember(names));
   app.add_option("--prompt", options.prompt_tokens, "tokens of a document that are its prompt")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -382,6 +392,7 @@ int run(int argc, char** argv) {
   if (options.is_brief) {
     options.pool_percents = {25};
     options.batch_sizes = {2};
+    options.readers = {"off", "all"};
     options.prompt_tokens = 32;
     options.output_tokens = 4;
     options.num_groups = 1;

@@ -18,7 +18,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Slots in the order of a number that changes with their uses only.
 class RankedPolicy : public EvictionPolicy {
  public:
-  explicit RankedPolicy(int num_slots) : EvictionPolicy(num_slots), worth_(num_slots) {}
+  explicit RankedPolicy(int num_slots) : EvictionPolicy(num_slots), places_(num_slots) {
+    for (int slot = 0; slot < num_slots; ++slot) {
+      places_[slot].node = by_worth_.extract(by_worth_.emplace(0, slot).first);
+    }
+  }
 
   int choose_victim(const std::function<bool(int slot)>& is_evictable) const final {
     for (const auto& [worth, slot] : by_worth_) {
@@ -33,24 +37,35 @@ class RankedPolicy : public EvictionPolicy {
   virtual double worth_after_use(ExpertKey key, int64_t use_idx) = 0;
 
  private:
+  using ByWorth = std::set<std::pair<double, int>>;
+  // Either in by_worth_, or with a node that waits to be: nothing is allocated while the pool runs.
+  struct Place {
+    ByWorth::iterator at;
+    ByWorth::node_type node;
+  };
+
   // Until its first use it is worth more than any other: it was brought for that use.
   void filled(int slot, ExpertKey) final { rank(slot, kInfinity); }
   void used(int slot, ExpertKey key, int64_t use_idx) final {
-    by_worth_.erase({worth_[slot], slot});
-    rank(slot, worth_after_use(key, use_idx));
+    const double worth = worth_after_use(key, use_idx);
+    evicted(slot, key);
+    rank(slot, worth);
   }
-  void unneeded(int slot, ExpertKey) final {
-    by_worth_.erase({worth_[slot], slot});
+  void unneeded(int slot, ExpertKey key) final {
+    evicted(slot, key);
     rank(slot, -kInfinity);
   }
-  void evicted(int slot, ExpertKey) final { by_worth_.erase({worth_[slot], slot}); }
+  void evicted(int slot, ExpertKey) final {
+    places_[slot].node = by_worth_.extract(places_[slot].at);
+  }
   void rank(int slot, double worth) {
-    worth_[slot] = worth;
-    by_worth_.emplace(worth, slot);
+    places_[slot].node.value() = {worth, slot};
+    // Most often it is worth more than the others.
+    places_[slot].at = by_worth_.insert(by_worth_.end(), std::move(places_[slot].node));
   }
 
-  std::vector<double> worth_;
-  std::set<std::pair<double, int>> by_worth_;  // filled slots
+  std::vector<Place> places_;  // by slot
+  ByWorth by_worth_;           // filled slots
 };
 
 class Lru final : public RankedPolicy {

@@ -222,7 +222,7 @@ def read_micro(path):
         if entry.get("error_occurred") or entry.get("run_type") == "aggregate":
             continue
         unit = seconds[entry["time_unit"]]
-        name = entry["name"].replace("/real_time", "").replace("/manual_time", "")
+        name = re.sub(r"/(real_time|manual_time|min_time:[^/]*)", "", entry["name"])
         result[name] = {**entry, "seconds": entry["real_time"] * unit,
                         "cpu_seconds": entry["cpu_time"] * unit}
     return result
