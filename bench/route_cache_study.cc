@@ -148,30 +148,24 @@ Served serve(const Options& options, Study& study, size_t dims_idx, float thresh
   return served;
 }
 
+/// "39.4 / 81.5": look-ups that hit and experts agreed on, in percent.
+std::string hit_and_agreement(const StudyPoint& point) {
+  return point.agreement < 0
+             ? fmt::format("{:.1f} / -", 100 * point.hit_rate)
+             : fmt::format("{:.1f} / {:.1f}", 100 * point.hit_rate, 100 * point.agreement);
+}
+
 template <typename Cell>
-void print_curve_table(const Options& options, const std::string& what, const Cell& cell) {
-  fmt::print("\n{}\n\n| dims |", what);
+void print_table(const Options& options, const std::vector<StudyPoint>& points, const Cell& cell) {
+  fmt::print("\n| dims |");
   for (const float threshold : options.thresholds) fmt::print(" {:g} |", threshold);
   fmt::print("\n| --- |");
   for (size_t i = 0; i < options.thresholds.size(); ++i) fmt::print(" --- |");
-  fmt::print("\n");
-  for (size_t d = 0; d < options.dims.size(); ++d) {
-    fmt::print("| {} |", options.dims[d]);
-    for (size_t t = 0; t < options.thresholds.size(); ++t) {
-      fmt::print(" {} |", cell(d * options.thresholds.size() + t));
-    }
-    fmt::print("\n");
+  for (size_t i = 0; i < points.size(); ++i) {
+    if (i % options.thresholds.size() == 0) fmt::print("\n| {} |", points[i].dims);
+    fmt::print(" {} |", cell(points[i]));
   }
-}
-
-void print_points(const Options& options, const std::vector<StudyPoint>& points) {
-  print_curve_table(options, "Look-ups that hit, percent:", [&](size_t i) {
-    return fmt::format("{:.1f}", 100 * points[i].hit_rate);
-  });
-  print_curve_table(options, "Experts that a hit and the gate agree on, percent:", [&](size_t i) {
-    const double agreement = points[i].agreement;
-    return agreement < 0 ? std::string("-") : fmt::format("{:.1f}", 100 * agreement);
-  });
+  fmt::print("\n");
 }
 
 void print_best(const Options& options,
@@ -207,13 +201,12 @@ StudyPanel study_agreement(const Options& options, Study& study) {
   }
   fmt::print("\n{} tokens of {} documents; perplexity by its own gates {:.3f}.\n",
              study.text.num_tokens, study.text.documents.size(), plain_perplexity);
-  fmt::print("\n### While the gates decide\n");
-  print_points(options, panel.watched);
+  fmt::print("\nWhile the gates decide: look-ups that hit / experts agreed on, percent\n");
+  print_table(options, panel.watched, hit_and_agreement);
   print_best(options, panel.watched, plain_perplexity);
-  fmt::print("\n### Served\n");
-  print_points(options, panel.served);
-  print_curve_table(options, "Perplexity:", [&](size_t i) {
-    return fmt::format("{:.2f}", panel.served[i].perplexity);
+  fmt::print("\nServed: look-ups that hit / experts agreed on, percent / perplexity\n");
+  print_table(options, panel.served, [](const StudyPoint& point) {
+    return fmt::format("{} / {:.2f}", hit_and_agreement(point), point.perplexity);
   });
   print_best(options, panel.served, plain_perplexity);
   fmt::print("\nMicroseconds of a row in a layer, looked up (and gated), in steps of {} rows:\n\n",
