@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,9 +61,18 @@ std::vector<std::vector<int32_t>> read_documents(const LoadedModel& model) {
 }
 
 struct Score {
-  double logprob_sum = 0;
-  int64_t num_scored = 0;
-  double perplexity() const { return std::exp(-logprob_sum / static_cast<double>(num_scored)); }
+  std::vector<float> logprobs;  // of the tokens scored
+  int64_t num_scored() const { return std::ssize(logprobs); }
+  double perplexity() const {
+    return std::exp(-std::accumulate(logprobs.begin(), logprobs.end(), 0.0) /
+                    static_cast<double>(num_scored()));
+  }
+  /// Mean change of a log-probability, either way.
+  double distance(const Score& other) const {
+    double sum = 0;
+    for (size_t i = 0; i < logprobs.size(); ++i) sum += std::abs(logprobs[i] - other.logprobs[i]);
+    return sum / static_cast<double>(num_scored());
+  }
 };
 
 // Scores documents a token of each of max_seqs of them at a time.
@@ -106,8 +117,7 @@ class Scorer {
     }
     if (batch.num_tokens() == 0) return false;
     decoder_.run(batch, results_);
-    for (const LogitResult& result : results_) score_.logprob_sum += result.logprob;
-    score_.num_scored += batch.num_tokens();
+    for (const LogitResult& result : results_) score_.logprobs.push_back(result.logprob);
     return true;
   }
 
@@ -145,6 +155,8 @@ void BM_LowBit(benchmark::State& state) {
   const int64_t num_experts = description.config.moe.num_experts * description.config.num_layers();
   config.cache.experts.device_bytes = num_experts / 4 * 2 * 3 * description.config.hidden_size *
                                       description.config.moe.intermediate_size;
+  // Bytes are counted here, not timed: from the page cache they come quickly.
+  config.cache.experts.direct_io = false;
   config.cache.experts.low_bit = {.enabled = true,
                                   .confidence = static_cast<double>(state.range(0)) * 1e-3};
   for (auto _ : state) {
@@ -156,7 +168,7 @@ void BM_LowBit(benchmark::State& state) {
     const LowBitCounts low_bit = model->weights.low_bit_experts->total();
     const ExpertCounters& pool = model->weights.expert_memory->counters();
     const auto per_token = [&](int64_t bytes) {
-      return static_cast<double>(bytes) / static_cast<double>(score.num_scored) / 1024;
+      return static_cast<double>(bytes) / static_cast<double>(score.num_scored()) / 1024;
     };
     state.counters["perplexity"] = score.perplexity();
     state.counters["low_bit_mass_%"] = 100 * low_bit.low_bit_share();
@@ -165,7 +177,7 @@ void BM_LowBit(benchmark::State& state) {
     state.counters["read_KiB/token"] = per_token(pool.demand_bytes());
     state.counters["avoided_KiB/token"] = per_token(low_bit.avoided_bytes);
     state.counters["hit_%"] = 100 * pool.total().hit_rate();
-    state.counters["tokens"] = static_cast<double>(score.num_scored);
+    state.counters["tokens"] = static_cast<double>(score.num_scored());
   }
 }
 BENCHMARK(BM_LowBit)
@@ -196,7 +208,7 @@ void BM_Compression(benchmark::State& state) {
     const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
     state.counters["weights_MiB"] = mib(model->memory.items[0].num_bytes);
     state.counters["kv_MiB"] = mib(model->memory.items[1].num_bytes);
-    state.counters["tokens"] = static_cast<double>(score.num_scored);
+    state.counters["tokens"] = static_cast<double>(score.num_scored());
   }
 }
 BENCHMARK(BM_Compression)
@@ -209,6 +221,59 @@ BENCHMARK(BM_Compression)
     ->Unit(benchmark::kMillisecond)
     ->Iterations(1)
     ->UseRealTime();
+
+// The experts of a layer in int8 in place of those in bf16, which stay where they are.
+struct Int8Layer {
+  Int8Layer(LoadedModel& loaded, int layer_idx)
+      : table(loaded.weights.layers[layer_idx].moe.experts), bf16(table) {
+    const ModelConfig& config = loaded.config();
+    Ops& ops = *loaded.ops;
+    const ExpertLayout layout =
+        expert_layout(ops, config.hidden_size, config.moe.intermediate_size, ExpertFormat::kInt8);
+    slots.emplace(ops, layout, 1, config.moe.num_experts);
+    for (int e = 0; e < config.moe.num_experts; ++e) {
+      ops.quantize_expert(bf16.layout,
+                          bf16.slots + bf16.slot_of_expert[e] * bf16.layout.block_bytes, layout,
+                          slots->block(0, e));
+    }
+    table = slots->table(0);
+  }
+  ~Int8Layer() { table = bf16; }
+
+  ExpertTable& table;
+  const ExpertTable bf16;
+  std::optional<ExpertSlots> slots;
+};
+
+// Mean change of a token's log-probability, in thousandths, with int8 in one place and in several:
+// the order in which memory.compression takes them.
+void BM_WhereInt8Costs(benchmark::State& state) {
+  EngineConfig config = bench_config(/*num_seqs=*/8);
+  for (auto _ : state) {
+    const auto model = load_model(config, {});
+    const auto documents = read_documents(*model);
+    const Score plain = Scorer(*model->decoder).run(documents);
+    const auto told = [&](const std::string& name, LoadedModel& loaded) {
+      state.counters[name] = 1e3 * Scorer(*loaded.decoder).run(documents).distance(plain);
+    };
+    const ModelConfig& shape = model->config();
+    std::vector<int> moe_layers;
+    for (int layer = 0; layer < shape.num_layers(); ++layer) {
+      if (shape.layers[layer] == LayerKind::kMoe) moe_layers.push_back(layer);
+    }
+    for (const int layer : moe_layers) {
+      const Int8Layer one(*model, layer);
+      told("layer_" + std::to_string(layer), *model);
+    }
+    std::vector<std::unique_ptr<Int8Layer>> all;
+    for (const int layer : moe_layers) all.push_back(std::make_unique<Int8Layer>(*model, layer));
+    told("layers", *model);
+    all.clear();
+    config.kv_cache.dtype = KvDtypeChoice::kInt8;
+    told("kv_cache", *load_model(config, {}));
+  }
+}
+BENCHMARK(BM_WhereInt8Costs)->Unit(benchmark::kMillisecond)->Iterations(1)->UseRealTime();
 
 }  // namespace
 }  // namespace augur

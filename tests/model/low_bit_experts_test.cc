@@ -13,6 +13,7 @@
 #include "configs/config_error.h"
 #include "engine/model/model_loader.h"
 #include "kernels/cpu/memory.h"
+#include "tests/cache/fake_fetcher.h"
 #include "tests/model/random_steps.h"
 #include "tests/model/store_fetcher.h"
 #include "tests/temp_folder.h"
@@ -254,6 +255,46 @@ TEST_F(LowBitExpertsTest, GivesWhatTheExpertsAndTheCopiesGiveOneByOne) {
     }
   }
   EXPECT_GT(num_low_bit, 12);
+}
+
+TEST_F(LowBitExpertsTest, LeavesWhatIsInThePoolOrOnItsWayThere) {
+  const auto model = load(config(/*confidence=*/0.15), /*num_slots=*/kTopK);
+  FakeFetcher fetcher;
+  ExpertCounters counters(model->config().num_layers(), kExperts);
+  ExpertPool pool({.num_layers = model->config().num_layers(),
+                   .num_moe_layers = kMoeLayers,
+                   .num_experts = kExperts,
+                   .num_slots = kTopK,
+                   .top_k = kTopK},
+                  make_lru_policy(kTopK), fetcher, counters);
+  LowBitExperts copies(
+      {.enabled = true, .confidence = 0.15, .protected_share = 0, .calibration_tokens = 1},
+      model->config(), *model->ops, *model->expert_store, pool);
+  const auto served = [&](std::vector<int32_t> experts, const std::vector<float>& weights) {
+    std::vector<float> x(kHidden);
+    copies.substitute({.layer_idx = 1,
+                       .num_tokens = 1,
+                       .top_k = kTopK,
+                       .experts = experts.data(),
+                       .weights = weights.data()},
+                      LayerRunner::tensor(x), experts.data());
+    return experts;
+  };
+  const std::vector<float> unsure = {0.2f, 0.4f, 0.3f, 0.1f};  // as correction biases can order
+  using Experts = std::vector<int32_t>;
+  EXPECT_EQ(served({5, 6, 7, 8}, unsure), (Experts{5, 6, 7, 8})) << "calibrates";
+  EXPECT_EQ(served({5, 6, 7, 8}, unsure), (Experts{25, 6, 27, 28}));
+  EXPECT_EQ(served({5, 6, 7, 8}, {0.3f, 0.3f, 0.2f, 0.2f}), (Experts{5, 6, 7, 8})) << "sure";
+  EXPECT_EQ(served({5, 6, 7, 8}, {2, 4, 3, 1}), (Experts{25, 6, 27, 28})) << "another scale";
+  pool.prefetch({1, 7}, FetchPriority::kNextLayer);
+  pool.prefetch({2, 8}, FetchPriority::kNextLayer);
+  ASSERT_TRUE(pool.is_fetching({1, 7}));
+  EXPECT_EQ(served({5, 6, 7, 8}, unsure), (Experts{25, 6, 7, 28})) << "on its way";
+  pool.poll();
+  ASSERT_TRUE(pool.is_resident({1, 7}));
+  EXPECT_EQ(served({5, 6, 7, 8}, unsure), (Experts{25, 6, 7, 28})) << "there";
+  EXPECT_EQ(copies.total().num_choices, 6 * kTopK);
+  EXPECT_EQ(copies.total().num_low_bit_choices, 3 + 3 + 2 + 2);
 }
 
 TEST_F(LowBitExpertsTest, ProtectsThoseWithTheLargestOutputs) {
