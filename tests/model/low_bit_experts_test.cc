@@ -114,7 +114,7 @@ class LayerRunner final : public RoutingObserver {
     RoutingObserver* const observers[] = {&memory, this};
     moe_layer(*model_.ops, model_.config().moe, layer_idx, model_.weights.layers[layer_idx].moe,
               {.experts = experts.data(), .weights = weights.data(), .logits = logits.data()},
-              tensor(x), tensor(x), tensor(out), observers, &memory,
+              tensor(x), tensor(x), tensor(out), observers, /*source=*/nullptr, &memory,
               model_.weights.low_bit_experts.get());
     memory.end_layer();
     memory.on_step_end();

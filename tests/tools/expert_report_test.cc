@@ -36,7 +36,7 @@ class ExpertReportTest : public testing::Test {
     pool_.begin(layer, experts, rows, rows);
     while (!pool_.next().empty()) continue;
     pool_.end();
-    pool_.give_up_prefetches(layer);
+    for (int32_t e = 0; e < kExperts; ++e) pool_.give_up_prefetch({layer, e});
   }
   /// Four steps: expert 0 of layer 1 in each of them, each time a hit but the first; in layer 2
   /// expert 1 twice and then, foretold, expert 2 once. Expert 3 of layer 2 is foretold in vain.
