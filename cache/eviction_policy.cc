@@ -18,7 +18,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Slots in the order of a number that changes with their uses only.
 class RankedPolicy : public EvictionPolicy {
  public:
-  explicit RankedPolicy(int num_slots) : EvictionPolicy(num_slots), worth_(num_slots) {}
+  explicit RankedPolicy(int num_slots) : EvictionPolicy(num_slots), places_(num_slots) {
+    for (int slot = 0; slot < num_slots; ++slot) {
+      places_[slot].node = by_worth_.extract(by_worth_.emplace(0, slot).first);
+    }
+  }
 
   int choose_victim(const std::function<bool(int slot)>& is_evictable) const final {
     for (const auto& [worth, slot] : by_worth_) {
@@ -33,24 +37,35 @@ class RankedPolicy : public EvictionPolicy {
   virtual double worth_after_use(ExpertKey key, int64_t use_idx) = 0;
 
  private:
+  using ByWorth = std::set<std::pair<double, int>>;
+  // Either in by_worth_, or with a node that waits to be: nothing is allocated while the pool runs.
+  struct Place {
+    ByWorth::iterator at;
+    ByWorth::node_type node;
+  };
+
   // Until its first use it is worth more than any other: it was brought for that use.
   void filled(int slot, ExpertKey) final { rank(slot, kInfinity); }
   void used(int slot, ExpertKey key, int64_t use_idx) final {
-    by_worth_.erase({worth_[slot], slot});
-    rank(slot, worth_after_use(key, use_idx));
+    const double worth = worth_after_use(key, use_idx);
+    evicted(slot, key);
+    rank(slot, worth);
   }
-  void unneeded(int slot, ExpertKey) final {
-    by_worth_.erase({worth_[slot], slot});
+  void unneeded(int slot, ExpertKey key) final {
+    evicted(slot, key);
     rank(slot, -kInfinity);
   }
-  void evicted(int slot, ExpertKey) final { by_worth_.erase({worth_[slot], slot}); }
+  void evicted(int slot, ExpertKey) final {
+    places_[slot].node = by_worth_.extract(places_[slot].at);
+  }
   void rank(int slot, double worth) {
-    worth_[slot] = worth;
-    by_worth_.emplace(worth, slot);
+    places_[slot].node.value() = {worth, slot};
+    // Most often it is worth more than the others.
+    places_[slot].at = by_worth_.insert(by_worth_.end(), std::move(places_[slot].node));
   }
 
-  std::vector<double> worth_;
-  std::set<std::pair<double, int>> by_worth_;  // filled slots
+  std::vector<Place> places_;  // by slot
+  ByWorth by_worth_;           // filled slots
 };
 
 class Lru final : public RankedPolicy {
@@ -118,9 +133,8 @@ class LeastStale final : public EvictionPolicy {
       // Who runs now is visited again last, then the layer before it.
       for (size_t i = 0; i < by_layer_.size(); ++i) {
         const size_t layer = (layer_ + by_layer_.size() - i) % by_layer_.size();
-        for (const auto& [last_use, slot] : by_layer_[layer]) {
-          if ((slots_[slot].pass == pass_) == takes_fresh && is_evictable(slot)) return slot;
-        }
+        const int slot = choose_in(by_layer_[layer], takes_fresh, is_evictable);
+        if (slot >= 0) return slot;
       }
     }
     return -1;
@@ -133,11 +147,25 @@ class LeastStale final : public EvictionPolicy {
     bool is_unneeded = false;
   };
   using ByLastUse = std::set<std::pair<int64_t, int>>;
+  static constexpr int64_t kNotUsedYet = std::numeric_limits<int64_t>::max();
 
+  int choose_in(const ByLastUse& slots,
+                bool takes_fresh,
+                const std::function<bool(int slot)>& is_evictable) const {
+    for (auto i = slots.begin(); i != slots.end(); ++i) {
+      const bool is_fresh = slots_[i->second].pass == pass_;
+      if (is_fresh == takes_fresh && is_evictable(i->second)) return i->second;
+      if (takes_fresh || !is_fresh || i->first == kNotUsedYet) continue;
+      // Who was used later is fresh too, and most often all are.
+      if (slots.rbegin()->first != kNotUsedYet) return -1;
+      i = std::prev(slots.lower_bound({kNotUsedYet, 0}));
+    }
+    return -1;
+  }
   void filled(int slot, ExpertKey key) override {
     if (by_layer_.size() <= static_cast<size_t>(key.layer)) by_layer_.resize(key.layer + 1);
     // As if used last in this pass: it was brought for a use to come.
-    slots_[slot] = {std::numeric_limits<int64_t>::max(), pass_, false};
+    slots_[slot] = {kNotUsedYet, pass_, false};
     list_of(slot, key).emplace(slots_[slot].last_use, slot);
   }
   void used(int slot, ExpertKey key, int64_t use_idx) override {

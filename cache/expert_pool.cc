@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "kernels/require.h"
 
@@ -15,10 +16,6 @@ constexpr int64_t kDecodeMemorySteps = 32;
 // A prompt runs its experts through at least so many slots of a layer besides those that decoding
 // holds, so that several can be on their way.
 constexpr int kPromptSlots = 4;
-
-// A prediction takes no slot that decoding used in this step or the last one: that is likelier to
-// be wanted again than most guesses to come true.
-constexpr int64_t kPrefetchAgeSteps = 2;
 
 int checked_floor(const ExpertPoolShape& shape) {
   AUGUR_REQUIRE(shape.num_layers > 0 && shape.num_experts > 0 && shape.num_moe_layers > 0,
@@ -142,12 +139,29 @@ MissCause ExpertPool::cause_of_miss(ExpertKey key) const {
 void ExpertPool::use(int slot_idx, bool is_for_decode) {
   Slot& slot = slots_[slot_idx];
   policy_->on_use(slot_idx);
-  if (is_for_decode) slot.last_decode_step = num_decode_steps_;
+  if (is_for_decode) mark_decoding(slot);
   if (!slot.is_unused_prefetch) return;
-  slot.is_unused_prefetch = false;
+  end_guess(slot);
   ++counters_.layer(slot.key.layer).num_useful_prefetches;
   // Of one that is still on its way the bytes are known, and counted, when it ends.
   if (slot.state == SlotState::kResident) counters_.useful_prefetch_bytes += slot.read_bytes;
+}
+
+void ExpertPool::mark_decoding(Slot& slot) {
+  unmark_decoding(slot);
+  slot.last_decode_step = num_decode_steps_;
+  ++num_decoding_[0];
+}
+
+void ExpertPool::unmark_decoding(const Slot& slot) {
+  const int64_t age = num_decode_steps_ - slot.last_decode_step;
+  if (slot.last_decode_step >= 0 && age < kPrefetchAgeSteps) --num_decoding_[age];
+}
+
+// A prefetch was wanted, or left.
+void ExpertPool::end_guess(Slot& slot) {
+  num_open_guesses_ -= !slot.is_given_up;
+  slot.is_unused_prefetch = slot.is_given_up = false;
 }
 
 // Fetches what is wanted and absent, in order, until no slot can be had.
@@ -220,6 +234,7 @@ PrefetchResult ExpertPool::prefetch(ExpertKey key, FetchPriority priority) {
   if (slot < 0) return PrefetchResult::kNoRoom;
   start_fetch(key, slot, priority);
   slots_[slot].is_unused_prefetch = true;
+  ++num_open_guesses_;
   ++counters_.layer(key.layer).num_prefetches;
   ++counters_.history(key).num_prefetches;
   return PrefetchResult::kStarted;
@@ -229,7 +244,9 @@ void ExpertPool::give_up_prefetch(ExpertKey key) {
   const bool is_here = is_resident(key);
   if (!is_here && !is_fetching(key)) return;
   const int slot = is_here ? slot_of_[index(key)] : fetch_slot_of_[index(key)];
-  if (!slots_[slot].is_unused_prefetch) return;
+  if (!slots_[slot].is_unused_prefetch || slots_[slot].is_given_up) return;
+  slots_[slot].is_given_up = true;
+  --num_open_guesses_;
   is_here ? policy_->on_unneeded(slot) : fetcher_.cancel(slot);
 }
 
@@ -239,7 +256,10 @@ void ExpertPool::poll() {
 
 void ExpertPool::end_step(bool has_decode_rows) {
   ++counters_.num_steps;
-  num_decode_steps_ += has_decode_rows;
+  if (!has_decode_rows) return;
+  ++num_decode_steps_;
+  std::shift_right(num_decoding_.begin(), num_decoding_.end(), 1);
+  num_decoding_[0] = 0;
 }
 
 int64_t ExpertPool::resident_steps(ExpertKey key) const {
@@ -308,6 +328,11 @@ int ExpertPool::victim_for_prompt(int layer, const Choose& choose) const {
   return victim >= 0 ? victim : choose([](const Slot&) { return true; });
 }
 
+bool ExpertPool::may_yield_to_guess(const Slot& slot) const {
+  if (slot.is_unused_prefetch) return slot.is_given_up;
+  return slot.last_decode_step + kPrefetchAgeSteps <= num_decode_steps_;
+}
+
 int ExpertPool::victim_for(int layer, Purpose purpose) const {
   const auto leaves_floor = [&](const Slot& slot) {
     return slot.key.layer == layer || num_held_[slot.key.layer] > layer_floor_;
@@ -322,10 +347,12 @@ int ExpertPool::victim_for(int layer, Purpose purpose) const {
     case Purpose::kPrompt:
       return victim_for_prompt(layer, choose);
     case Purpose::kPrefetch:
-      return choose([&](const Slot& slot) {
-        return !slot.is_unused_prefetch &&
-               slot.last_decode_step + kPrefetchAgeSteps <= num_decode_steps_;
-      });
+      // Often decoding holds all of them: that is known without a look at each.
+      if (num_open_guesses_ + std::accumulate(num_decoding_.begin(), num_decoding_.end(), 0) ==
+          shape_.num_slots) {
+        return -1;
+      }
+      return choose([&](const Slot& slot) { return may_yield_to_guess(slot); });
   }
   return -1;
 }
@@ -346,7 +373,9 @@ void ExpertPool::leave(Slot& slot) {
   if (slot.is_unused_prefetch) {
     ++counters_.layer(slot.key.layer).num_wasted_prefetches;
     counters_.wasted_prefetch_bytes += slot.read_bytes;
+    end_guess(slot);
   }
+  unmark_decoding(slot);
   slot = {};
 }
 
@@ -380,6 +409,8 @@ void ExpertPool::take_end(const FetchEnd& end) {
     slot.filled_at_step = counters_.num_steps;
     slot_of_[index(slot.key)] = end.slot;
     ++num_resident_[slot.key.layer];
+    // It was given up, yet all but done.
+    if (slot.is_given_up) policy_->on_unneeded(end.slot);
     return;
   }
   if (end.outcome == FetchOutcome::kFailed) {

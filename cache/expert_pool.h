@@ -13,6 +13,7 @@
 // Threading: one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -109,6 +110,7 @@ class ExpertPool {
     ExpertKey key;
     int num_leases = 0;
     bool is_unused_prefetch = false;     // brought by a prediction, not wanted yet
+    bool is_given_up = false;            // such a one that its layer went without
     MissCause cause = MissCause::kCold;  // of a fetch on demand
     int64_t read_bytes = 0;
     int64_t last_decode_step = -1;  // of num_decode_steps_
@@ -126,8 +128,12 @@ class ExpertPool {
   Purpose purpose_of(int32_t expert) const;
   void want(int32_t expert);
   void use(int slot, bool is_for_decode);
+  void mark_decoding(Slot& slot);
+  void unmark_decoding(const Slot& slot);
+  void end_guess(Slot& slot);
   /// A slot for `key`, emptied where it was not; -1 when none can be had now.
   int take_slot(int layer, Purpose purpose);
+  bool may_yield_to_guess(const Slot& slot) const;
   int victim_for(int layer, Purpose purpose) const;
   bool may_grow(int layer) const;
   template <typename Choose>
@@ -139,6 +145,10 @@ class ExpertPool {
   void take_end(const FetchEnd& end);
   void leave(Slot& slot);
   void release_leases();
+
+  // A prediction takes no slot that decoding used in this step or the last one: that is likelier to
+  // be wanted again than most guesses to come true.
+  static constexpr int64_t kPrefetchAgeSteps = 2;
 
   // Constant after construction.
   const ExpertPoolShape shape_;
@@ -156,6 +166,9 @@ class ExpertPool {
   std::vector<int> num_held_;      // by layer: resident or being fetched
   int num_fetching_ = 0;
   int64_t num_decode_steps_ = 0;
+  // Slots last used for decoding in the step under way, in the one before, and so on.
+  std::array<int, kPrefetchAgeSteps> num_decoding_ = {};
+  int num_open_guesses_ = 0;  // unused prefetches that were not given up
 
   // The layer under way.
   int layer_ = -1;

@@ -3,17 +3,17 @@
 #include <fmt/format.h>
 
 #include <iterator>
+#include <utility>
 
-#include "configs/config_error.h"
 #include "kernels/require.h"
 
 namespace augur {
 
-RoutingRecorder::RoutingRecorder(const std::string& path, const std::string& model, Ops& ops)
-    : path_(path), ops_(ops), file_(path, std::ios::binary | std::ios::trunc) {
-  file_ << "# routing recorded by Augur\n# model " << model
-        << "\nstep,turn,phase,position,layer,experts,weights\n";
-  if (!file_) throw ConfigError(path, "cannot be created");
+RoutingRecorder::RoutingRecorder(Write write, const std::string& model, Ops& ops)
+    : write_(std::move(write)), ops_(ops) {
+  AUGUR_REQUIRE(model.find('\n') == model.npos, "the model's name breaks the line: " + model);
+  write_("# routing recorded by Augur\n# model " + model +
+         "\nstep,turn,phase,position,layer,experts,weights\n");
 }
 
 void RoutingRecorder::on_step(const StepRows& rows) {
@@ -21,6 +21,7 @@ void RoutingRecorder::on_step(const StepRows& rows) {
   ++step_;
   rows_ = rows;
   text_.clear();
+  num_step_lines_ = 0;
 }
 
 void RoutingRecorder::on_routing(const RoutingView& routing) {
@@ -43,17 +44,12 @@ void RoutingRecorder::on_routing(const RoutingView& routing) {
     }
     text_ += '\n';
   }
-  num_lines_ += routing.num_tokens;
+  num_step_lines_ += routing.num_tokens;
 }
 
 void RoutingRecorder::on_step_end() {
-  file_ << text_;
-  if (!file_) throw ConfigError(path_, "cannot be written");
-}
-
-void RoutingRecorder::finish() {
-  file_.flush();
-  if (!file_) throw ConfigError(path_, "cannot be written");
+  write_(text_);
+  num_lines_ += num_step_lines_;
 }
 
 }  // namespace augur

@@ -1,9 +1,10 @@
-// Writes the routing of every step to a file that read_routing_trace reads.
+// Writes the routing of every step in the form that read_routing_trace reads.
 #pragma once
 
 #include <cstdint>
-#include <fstream>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cache/routing_observer.h"
@@ -13,30 +14,33 @@ namespace augur {
 
 class RoutingRecorder final : public RoutingObserver {
  public:
-  /// Replaces the file. `model` is for people, in the file's first lines. Throws ConfigError when
-  /// the file cannot be made. `ops` outlives the recorder.
-  RoutingRecorder(const std::string& path, const std::string& model, Ops& ops);
+  /// Puts text at the end of a file. What it throws leaves the recorder's methods.
+  using Write = std::function<void(std::string_view text)>;
+
+  /// Writes the file's first lines at once, then each step as a whole when it ends: a step that
+  /// failed leaves nothing. `model` is for people, a line at most. `ops`, and what `write` refers
+  /// to, outlive the recorder.
+  RoutingRecorder(Write write, const std::string& model, Ops& ops);
 
   void on_step(const StepRows& rows) override;
   void on_routing(const RoutingView& routing) override;
-  /// Throws ConfigError when the file cannot be written.
   void on_step_end() override;
 
-  /// Writes what is held back. Throws as on_step_end.
-  void finish();
+  /// Written so far: one for each token and layer.
   int64_t num_lines() const { return num_lines_; }
 
  private:
-  const std::string path_;
+  const Write write_;
   Ops& ops_;
-  std::ofstream file_;
   int64_t step_ = -1;
   int64_t num_lines_ = 0;
   StepRows rows_;  // of the step under way
   // Of one layer, in host memory.
   std::vector<int32_t> experts_;
   std::vector<float> weights_;
+  // Of the step under way.
   std::string text_;
+  int64_t num_step_lines_ = 0;
 };
 
 }  // namespace augur

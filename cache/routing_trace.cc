@@ -49,9 +49,14 @@ class Reader {
     trace.num_experts = num_experts_;
     trace.num_layers = static_cast<int32_t>(layers_.size());
     trace.tokens.reserve(tokens_.size());
+    int64_t turn_start = 0;
     for (auto& [place, token] : tokens_) {
-      // Those of other projects ran one at a time.
-      if (!is_ours_) token.step = static_cast<int64_t>(trace.tokens.size());
+      // Those of other projects ran one at a time, and count prompt and answer apart.
+      if (!is_ours_) {
+        token.step = std::ssize(trace.tokens);
+        if (token.step == 0 || trace.tokens.back().turn != token.turn) turn_start = token.step;
+        token.position = token.step - turn_start;
+      }
       trace.tokens.push_back(std::move(token));
     }
     return trace;
@@ -77,9 +82,10 @@ class Reader {
     const int64_t turn = value("turn", kAny);
     const int64_t step = value("step", kAny);
     const int64_t phase = columns_.contains("phase") ? value("phase", kAny) : 0;
-    const int64_t position = is_ours_ ? value("position", kAny) : step;
+    const int64_t position = is_ours_ ? value("position", kAny) : 0;
     const auto layer = static_cast<int32_t>(value("layer", kMaxIndex));
-    const auto place = is_ours_ ? Place{step, turn, position} : Place{turn, phase, step};
+    const auto place =
+        is_ours_ ? Place{step, phase == 0, turn, position} : Place{turn, phase, step, 0};
     TracedToken& token = tokens_[place];
     token.turn = turn;
     token.step = step;
@@ -114,8 +120,8 @@ class Reader {
     return number;
   }
 
-  // What orders tokens: as they ran, for ours (step, turn, position).
-  using Place = std::tuple<int64_t, int64_t, int64_t>;
+  // What orders tokens: as they ran. In a step of ours the rows that decode came first.
+  using Place = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 
   const std::string& path_;
   int64_t line_number_ = 0;

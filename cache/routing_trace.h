@@ -6,7 +6,7 @@
 //       token and layer, `experts` and `weights` with blanks between; tokens of one `step` ran
 //       together; `turn` is the sequence
 //   turn,step,layer,expert[,phase]   the form other projects publish: a line for each choice, the
-//       lines of one turn, phase and step are a token that ran alone
+//       lines of one turn, phase and step are a token that ran alone; positions are counted
 // in any order of columns; further columns are read past. `phase` is 0 for a prompt's token, 1 for
 // a generated one.
 #pragma once
@@ -30,7 +30,7 @@ struct TracedToken {
 };
 
 struct RoutingTrace {
-  std::vector<TracedToken> tokens;  // in the order in which they ran
+  std::vector<TracedToken> tokens;  // in the order in which they ran; of a step, decoding first
   int32_t num_experts = 0;          // one more than the largest
   int32_t num_layers = 0;           // that have experts
 

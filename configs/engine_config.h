@@ -98,12 +98,37 @@ struct ExecutionConfig {
   }
 };
 
+struct LowBitConfig {
+  bool enabled = false;
+  double confidence = 0.1;
+  double protected_share = 0.05;
+  int64_t calibration_tokens = 256;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("enabled", &LowBitConfig::enabled,
+          "keep an int8 copy of every expert beside the pool and let it serve what unsure tokens "
+          "choose of experts outside the pool; lossy");
+    visit("confidence", &LowBitConfig::confidence,
+          "a token is unsure of a layer's experts when the least of its gate weights is below this "
+          "share of their sum; 0: none is; above 1 / top_k: every one is",
+          between(0, 1));
+    visit("protected_share", &LowBitConfig::protected_share,
+          "of each layer's experts, those with the largest outputs, which no copy serves",
+          between(0, 1));
+    visit("calibration_tokens", &LowBitConfig::calibration_tokens,
+          "the first tokens of each layer, on which outputs are measured; no copy serves them",
+          between(1, 1 << 20));
+  }
+};
+
 struct ExpertCacheConfig {
   int64_t device_bytes = 0;
   EvictionChoice policy = EvictionChoice::kLru;
   std::string packed_file;
   bool direct_io = true;
   bool verify = false;
+  LowBitConfig low_bit;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
@@ -119,6 +144,8 @@ struct ExpertCacheConfig {
           "read experts past the page cache, where the file system can");
     visit("verify", &ExpertCacheConfig::verify,
           "check the checksum of every block read from a packed file");
+    visit("low_bit", &ExpertCacheConfig::low_bit,
+          "Int8 copies of experts outside the pool (docs/lossy-modes.md).");
   }
 };
 
@@ -226,6 +253,31 @@ struct KvCacheConfig {
   }
 };
 
+struct CompressionConfig {
+  bool enabled = false;
+  double ratio = 1.75;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("enabled", &CompressionConfig::enabled,
+          "keep as many layers' experts, and keys and values, in int8 as the ratio asks for; on a "
+          "CPU only, lossy");
+    visit("ratio", &CompressionConfig::ratio,
+          "bytes of experts and KV cache in bf16, divided by their bytes then, at least",
+          between(1, 4));
+  }
+};
+
+struct MemoryConfig {
+  CompressionConfig compression;
+
+  template <typename Visitor>
+  static void visit_fields(Visitor& visit) {
+    visit("compression", &MemoryConfig::compression,
+          "Experts, keys and values in fewer bytes (docs/lossy-modes.md).");
+  }
+};
+
 struct ScheduleConfig {
   SchedulePolicyChoice policy = SchedulePolicyChoice::kFcfs;
   int64_t affinity_window = 16;
@@ -258,6 +310,7 @@ struct EngineConfig {
   CacheConfig cache;
   PrefetchConfig prefetch;
   KvCacheConfig kv_cache;
+  MemoryConfig memory;
   ScheduleConfig schedule;
   LoggingConfig logging;
 
@@ -268,6 +321,7 @@ struct EngineConfig {
     visit("cache", &EngineConfig::cache, "What is kept of experts and of gate decisions.");
     visit("prefetch", &EngineConfig::prefetch, "Reading experts before they are wanted.");
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
+    visit("memory", &EngineConfig::memory, "What memory holds.");
     visit("schedule", &EngineConfig::schedule, "The order in which requests are served.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }

@@ -112,7 +112,8 @@ void moe_layer(Ops& ops,
                const Tensor& out,
                std::span<RoutingObserver* const> observers,
                RouteSource* source,
-               ExpertFeed* feed) {
+               ExpertFeed* feed,
+               ExpertSubstitute* substitute) {
   RouterArgs router = router_args(config, weights, routing, gate_input);
   if (wants_logits(observers)) {
     router.logits = dense(routing.logits, DType::kF32, x.num_rows, config.num_experts);
@@ -123,15 +124,14 @@ void moe_layer(Ops& ops,
     ops.router(router);
   }
 
-  for (RoutingObserver* observer : observers) {
-    observer->on_routing({.layer_idx = layer_idx,
-                          .num_tokens = x.num_rows,
-                          .top_k = config.top_k,
-                          .experts = routing.experts,
-                          .weights = routing.weights,
-                          .gate_input = gate_input,
-                          .logits = router.logits});
-  }
+  const RoutingView view = {.layer_idx = layer_idx,
+                            .num_tokens = x.num_rows,
+                            .top_k = config.top_k,
+                            .experts = routing.experts,
+                            .weights = routing.weights,
+                            .gate_input = gate_input,
+                            .logits = router.logits};
+  for (RoutingObserver* observer : observers) observer->on_routing(view);
 
   MoeArgs experts;
   experts.x = x;
@@ -139,6 +139,7 @@ void moe_layer(Ops& ops,
   experts.weights = routing.weights;
   experts.top_k = config.top_k;
   experts.table = weights.experts;
+  if (substitute != nullptr) experts.low_bit = substitute->substitute(view, x, routing.experts);
   experts.shared = weights.shared;
   experts.feed = feed;
   experts.out = out;

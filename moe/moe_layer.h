@@ -30,6 +30,18 @@ struct RoutingBuffers {
 /// How a model's gates score, as the router operation names it.
 RouterScoring router_scoring(const MoeConfig& config);
 
+/// Has some of a layer's choices served by a second form of its experts, so that the first need
+/// not be brought.
+class ExpertSubstitute {
+ public:
+  virtual ~ExpertSubstitute() = default;
+  /// Adds num_experts to those of `experts` that the second form is to serve, and returns it; see
+  /// MoeArgs::low_bit. `routing` is the layer's, after its observers were told, and `experts` its
+  /// choices.
+  ///   x  [num_tokens, hidden]  activation dtype: what the experts will read
+  virtual ExpertTable substitute(const RoutingView& routing, const Tensor& x, int32_t* experts) = 0;
+};
+
 /// out = shared(x) + sum over the top_k experts of weight * expert(x).
 ///   gate_input  [num_tokens, hidden]  f32: x before rounding
 ///   x           [num_tokens, hidden]  activation dtype
@@ -38,6 +50,8 @@ RouterScoring router_scoring(const MoeConfig& config);
 /// the gate where it can: the gate runs for the other rows only, whose choices are what they are
 /// without it, bit for bit, on backends whose rows do not depend on their number (kernels/ops.h).
 /// Requires the host to read the backend's memory, and no padded step, where there is a source.
+/// `substitute` is null where every choice is served as it is; after it, routing.experts names what
+/// served.
 void moe_layer(Ops& ops,
                const MoeConfig& config,
                int layer_idx,
@@ -48,6 +62,7 @@ void moe_layer(Ops& ops,
                const Tensor& out,
                std::span<RoutingObserver* const> observers,
                RouteSource* source,
-               ExpertFeed* feed);
+               ExpertFeed* feed,
+               ExpertSubstitute* substitute);
 
 }  // namespace augur

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "tools/replay/predictor_replay.h"
 #include "tools/replay/replay.h"
+#include "tools/replay/replay_prefetcher.h"
 
 namespace augur {
 namespace {
@@ -21,26 +23,27 @@ struct Options {
   double lfu_half_life_tokens = 12;
   int64_t expert_bytes = 0;
   int64_t max_rows = 1024;
+  ReplayPrefetchOptions prefetch;
 };
 
-std::unique_ptr<EvictionPolicy> make_policy(const std::string& name,
-                                            const RoutingTrace& trace,
-                                            const std::vector<ExpertKey>& uses,
-                                            int num_slots,
-                                            const Options& options) {
-  if (name == "lru") return make_lru_policy(num_slots);
-  if (name == "least_stale") return make_least_stale_policy(num_slots);
-  if (name == "belady") return make_belady_policy(num_slots, uses);
-  const double uses_per_token = static_cast<double>(trace.num_layers) * trace.top_k();
-  return make_lfu_policy(num_slots, options.lfu_half_life_tokens * uses_per_token);
+void add_prefetch_options(CLI::App& app, ReplayPrefetchOptions& prefetch) {
+  app.add_option("--predictor", prefetch.predictors,
+                 "transition, recency, prompt_signature: also with what each of them, and all that "
+                 "are named together, would have read ahead. Reading takes no time here, so this "
+                 "is an upper bound of what they gain")
+      ->delimiter(',')
+      ->type_name("NAME,...");
+  app.add_option("--prefetch-per-layer", prefetch.max_per_layer,
+                 "experts read ahead while a layer runs; 0: as many as are likely")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--distance", prefetch.max_distance, "layers with experts to look ahead")
+      ->check(CLI::Range(1, 8))
+      ->capture_default_str();
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  CLI::App app(
-      "Replays recorded routing through pools of expert slots and prints how often the experts "
-      "were there.",
-      "augur-replay");
+void add_options(CLI::App& app, Options& options) {
   app.add_option("--trace", options.trace, "recorded routing (docs/augur-replay.md)")
       ->required()
       ->type_name("FILE");
@@ -59,7 +62,7 @@ int run(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--expert-bytes", options.expert_bytes,
-                 "bytes of one expert: also prints what a generated token would read")
+                 "bytes of one expert: what a token reads is told in MB, not in experts")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
   app.add_option(
@@ -68,43 +71,146 @@ int run(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();
+  add_prefetch_options(app, options.prefetch);
+}
+
+class Report {
+ public:
+  Report(const Options& options, const RoutingTrace& trace)
+      : options_(options),
+        trace_(trace),
+        uses_(uses_of(trace, {.max_rows = options.max_rows})),
+        num_generated_(
+            std::count_if(trace.tokens.begin(), trace.tokens.end(), [](const TracedToken& token) {
+              return token.is_generated();
+            })) {}
+
+  void print_head() const {
+    fmt::print("{} tokens, {} of them generated; {} layers of up to {} experts, {} uses\n",
+               trace_.tokens.size(), num_generated_, trace_.num_layers, trace_.num_experts,
+               uses_.size());
+    fmt::print("hit rates of {} tokens; the pool starts empty{}\n",
+               num_generated_ > 0 ? "generated" : "prompt",
+               num_generated_ > 0 ? " and is filled by the prompts" : "");
+  }
+
+  /// A line for each pool, a column for each policy.
+  void print_policies() const {
+    fmt::print("{:>7} {:>7}", "pool", "slots");
+    for (const std::string& name : options_.policies) {
+      fmt::print(" {:>11}", name);
+      if (options_.expert_bytes > 0) fmt::print(" {:>12}", "MB a token");
+    }
+    fmt::print("\n");
+    for (const double percent : options_.pool_percent) {
+      fmt::print("{:>6.1f}% {:>7}", percent, num_slots(percent));
+      for (const std::string& name : options_.policies) {
+        const ReplayCount count = run(percent, name, {});
+        fmt::print(" {:>11.3f}", count.hit_rate());
+        if (options_.expert_bytes > 0) {
+          fmt::print(" {:>12.1f}", per_token(count, count.num_misses()));
+        }
+      }
+      fmt::print("\n");
+    }
+  }
+
+  /// A line for each pool, policy and choice of predictors.
+  void print_predictors() const {
+    const char* const unit = options_.expert_bytes > 0 ? "MB" : "experts";
+    fmt::print(
+        "read on demand and ahead: {} a token; reading takes no time, so what predictors "
+        "gain is an upper bound\n",
+        unit);
+    fmt::print("{:>7} {:>11}  {:<17} {:>6} {:>7} {:>10} {:>10} {:>7}\n", "pool", "policy",
+               "predictor", "hits", "gain", "on demand", "ahead", "wasted");
+    for (const double percent : options_.pool_percent) {
+      for (const std::string& policy : options_.policies) {
+        const ReplayCount without = run(percent, policy, {});
+        print_line(percent, policy, "none", without, without);
+        // The optimum knows what comes: it needs no guesses.
+        if (policy == "belady") continue;
+        for (const std::string& name : options_.prefetch.predictors) {
+          print_line(percent, policy, name, run(percent, policy, {name}), without);
+        }
+        if (options_.prefetch.predictors.size() > 1) {
+          print_line(percent, policy, "all of these",
+                     run(percent, policy, options_.prefetch.predictors), without);
+        }
+      }
+    }
+  }
+
+ private:
+  int num_slots(double percent) const {
+    const double num_keys = static_cast<double>(trace_.num_keys());
+    return std::max(trace_.top_k(), static_cast<int>(std::llround(percent / 100 * num_keys)));
+  }
+
+  std::unique_ptr<EvictionPolicy> make_policy(const std::string& name, int num_slots) const {
+    if (name == "lru") return make_lru_policy(num_slots);
+    if (name == "least_stale") return make_least_stale_policy(num_slots);
+    if (name == "belady") return make_belady_policy(num_slots, uses_);
+    const double uses_per_token = static_cast<double>(trace_.num_layers) * trace_.top_k();
+    return make_lfu_policy(num_slots, options_.lfu_half_life_tokens * uses_per_token);
+  }
+
+  ReplayCount run(double percent,
+                  const std::string& policy,
+                  const std::vector<std::string>& predictors) const {
+    ReplayOptions options = {.num_slots = num_slots(percent), .max_rows = options_.max_rows};
+    if (!predictors.empty()) {
+      options.make_prefetcher = [&](ExpertPool& pool) {
+        ReplayPrefetchOptions prefetch = options_.prefetch;
+        prefetch.predictors = predictors;
+        return std::make_unique<ReplayPrefetcher>(trace_, prefetch, pool);
+      };
+    }
+    const ReplayResult result = replay(trace_, options, make_policy(policy, options.num_slots));
+    return num_generated_ > 0 ? result.generated : result.prompt;
+  }
+
+  /// MB where the size of an expert is known, else experts.
+  double per_token(const ReplayCount& count, int64_t num_experts) const {
+    const double size =
+        options_.expert_bytes > 0 ? 1e-6 * static_cast<double>(options_.expert_bytes) : 1.0;
+    return size * static_cast<double>(num_experts) / static_cast<double>(count.num_tokens);
+  }
+
+  void print_line(double percent,
+                  const std::string& policy,
+                  const std::string& predictor,
+                  const ReplayCount& count,
+                  const ReplayCount& without) const {
+    fmt::print("{:>6.1f}% {:>11}  {:<17} {:>6.3f} {:>+7.3f} {:>10.1f} {:>10.1f} {:>7.2f}\n",
+               percent, policy, predictor, count.hit_rate(), count.hit_rate() - without.hit_rate(),
+               per_token(count, count.num_misses()), per_token(count, count.num_prefetches),
+               count.wasted_share());
+  }
+
+  const Options& options_;
+  const RoutingTrace& trace_;
+  const std::vector<ExpertKey> uses_;
+  const int64_t num_generated_;
+};
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Replays recorded routing through pools of expert slots and prints how often the experts "
+      "were there.",
+      "augur-replay");
+  add_options(app, options);
   CLI11_PARSE(app, argc, argv);
 
   const RoutingTrace trace = read_routing_trace(options.trace);
-  ReplayOptions replayed = {.num_slots = 0, .max_rows = options.max_rows};
-  const std::vector<ExpertKey> uses = uses_of(trace, replayed);
-  const auto num_generated = std::count_if(trace.tokens.begin(), trace.tokens.end(),
-                                           [](const auto& token) { return token.is_generated(); });
-  fmt::print("{} tokens, {} of them generated; {} layers of up to {} experts, {} uses\n",
-             trace.tokens.size(), num_generated, trace.num_layers, trace.num_experts, uses.size());
-  fmt::print("hit rates of {} tokens; the pool starts empty{}\n",
-             num_generated > 0 ? "generated" : "prompt",
-             num_generated > 0 ? " and is filled by the prompts" : "");
-  fmt::print("{:>7} {:>7}", "pool", "slots");
-  for (const std::string& name : options.policies) {
-    fmt::print(" {:>11}", name);
-    if (options.expert_bytes > 0) fmt::print(" {:>12}", "MB a token");
+  // What is wrong with a name is told before anything is printed.
+  for (const std::string& name : options.prefetch.predictors) {
+    (void)make_replay_predictor(name, moe_layers_of(trace), options.prefetch.max_distance);
   }
-  fmt::print("\n");
-  for (const double percent : options.pool_percent) {
-    const int num_slots = std::max(
-        trace.top_k(),
-        static_cast<int>(std::llround(percent / 100 * static_cast<double>(trace.num_keys()))));
-    fmt::print("{:>6.1f}% {:>7}", percent, num_slots);
-    for (const std::string& name : options.policies) {
-      replayed.num_slots = num_slots;
-      const ReplayResult result =
-          replay(trace, replayed, make_policy(name, trace, uses, num_slots, options));
-      const ReplayCount& count = num_generated > 0 ? result.generated : result.prompt;
-      fmt::print(" {:>11.3f}", count.hit_rate());
-      if (options.expert_bytes > 0) {
-        fmt::print(" {:>12.1f}", 1e-6 * static_cast<double>(options.expert_bytes) *
-                                     static_cast<double>(count.num_misses()) /
-                                     static_cast<double>(count.num_tokens));
-      }
-    }
-    fmt::print("\n");
-  }
+  const Report report(options, trace);
+  report.print_head();
+  options.prefetch.predictors.empty() ? report.print_policies() : report.print_predictors();
   return 0;
 }
 

@@ -1,9 +1,10 @@
 // augur-score: scores or continues documents offline. See docs/augur-score.md.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
+#include <limits>
 #include <optional>
 #include <sstream>
 
@@ -14,12 +15,17 @@
 #include "engine/progress.h"
 #include "engine/schedule/signature_oracle.h"
 #include "engine/schedule/validation.h"
+#include "engine/text/utf8.h"
 #include "tools/score/command_line.h"
+#include "tools/score/expert_map.h"
+#include "tools/score/expert_report.h"
 #include "tools/score/interrupt.h"
 #include "tools/score/job.h"
 #include "tools/score/model_text.h"
 #include "tools/score/report.h"
+#include "tools/score/routing_file.h"
 #include "tools/score/sampling.h"
+#include "tools/score/side_files.h"
 
 namespace augur::score {
 namespace {
@@ -36,6 +42,7 @@ void log_lines(const std::string& text) {
 std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
   LoadListener listener;
   listener.on_message = log_lines;
+  listener.on_warning = [](const std::string& line) { log_warning("{}", line); };
   ByteProgress progress("loading");
   listener.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   std::unique_ptr<LoadedModel> model = load_model(config, listener);
@@ -68,20 +75,71 @@ std::optional<SignatureOracle> make_oracle(const ScheduleConfig& config, LoadedM
   return SignatureOracle(*memory->prompt_signature());
 }
 
-void write_summary(const std::string& path, const std::string& summary) {
-  std::ofstream file(path, std::ios::binary);
-  file << summary;
-  if (!file.flush()) throw OutputError(path + ": the summary cannot be written");
+/// What is said of experts needs some that do not stay in memory. `is_pooled`: there are such.
+void check_expert_report(const Options& options, bool is_pooled) {
+  if (options.expert_report.empty() || is_pooled) return;
+  throw ConfigError("--expert-report",
+                    "all experts stay in memory, so there is nothing to tell of them; accepted "
+                    "with cache.experts.device_bytes above 0 and a model that has experts");
 }
 
-void tell_result(const Options& options, const JobResult& result, int argc, char** argv) {
+/// The name of the model's folder, a line of UTF-8.
+std::string name_of_model(const LoadedModel& model) {
+  const std::filesystem::path folder = model.folder.lexically_normal();
+  const std::string name =
+      (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  std::string storage;
+  std::string valid(valid_utf8_or_repaired(name, storage));
+  std::replace_if(
+      valid.begin(), valid.end(), [](unsigned char c) { return c < ' '; }, '?');
+  return valid;
+}
+
+/// What a run tells of its experts when they do not all stay in memory.
+struct ExpertFigures {
+  ExpertView view;
+  std::vector<Metric> metrics;
+};
+
+std::optional<ExpertFigures> expert_figures(const LoadedModel& model) {
+  if (model.weights.expert_memory == nullptr) return std::nullopt;
+  ExpertFigures figures{view_of(*model.weights.expert_memory, model.config()), {}};
+  append_expert_metrics(figures.view, figures.metrics);
+  return figures;
+}
+
+void write_expert_reports(const Options& options,
+                          const ExpertFigures& figures,
+                          const std::string& model) {
+  const ReportPaths paths = report_paths(options.expert_report);
+  if (!paths.json.empty()) {
+    write_side_file(paths.json, "the report of experts",
+                    expert_report_json(figures.view, figures.metrics, model));
+  }
+  if (!paths.svg.empty())
+    write_side_file(paths.svg, "the picture of experts", expert_map_svg(figures.view, model));
+}
+
+void tell_result(const Options& options,
+                 const JobResult& result,
+                 const std::optional<ExpertFigures>& experts,
+                 int argc,
+                 char** argv) {
   std::string errors = options.errors;
   if (errors.empty() && std::filesystem::is_regular_file(options.output))
     errors = options.output + ".errors.jsonl";
   for (const std::string& line : summary_lines(options.mode, result)) log_info("{}", line);
+  if (experts) {
+    for (const std::string& line : expert_summary_lines(experts->view, result.seconds))
+      log_info("{}", line);
+  }
   if (const std::string text = bad_lines_text(result, errors); !text.empty())
     log_warning("{}", text);
-  if (!options.summary.empty()) write_summary(options.summary, summary_json(options.mode, result));
+  if (!options.summary.empty()) {
+    const std::string of_experts =
+        experts ? metrics_json(without_layers(experts->metrics)) : std::string();
+    write_side_file(options.summary, "the summary", summary_json(options.mode, result, of_experts));
+  }
   if (result.strict_stop)
     log_error("{}:{}: {}; stopped there, as --strict asks", options.input,
               result.strict_stop->line_number, result.strict_stop->reason);
@@ -105,6 +163,8 @@ int run(int argc, char** argv) {
     effective.config.model.path = demo_model_folder().string();
   std::error_code error;
   const auto folder = std::filesystem::weakly_canonical(effective.config.model.path, error);
+  check_side_files(options);
+  check_expert_report(options, effective.config.cache.experts.device_bytes > 0);
   catch_signals();
   Job job(options, row_settings(options, effective.config, folder.string()));
   log_lines(write_config(effective));
@@ -112,6 +172,7 @@ int run(int argc, char** argv) {
     log_info("going on after {} documents", format_count(resume.totals.documents));
 
   const std::unique_ptr<LoadedModel> model = load(effective.config);
+  check_expert_report(options, model->weights.expert_memory != nullptr);
   const SamplingParams sampling = make_sampling(options.sampling, model->description.generation);
   check_sampling(sampling, model->config().vocab_size);
   const Tokenizer* const tokenizer = model->tokenizer ? &*model->tokenizer : nullptr;
@@ -125,6 +186,12 @@ int run(int argc, char** argv) {
       .affinity = {.oracle = oracle ? &*oracle : nullptr,
                    .window = effective.config.schedule.affinity_window,
                    .max_overtakes = effective.config.schedule.affinity_max_overtakes}};
+  std::optional<RoutingFile> routing;
+  if (!options.record_routing.empty()) {
+    if (model->config().moe.num_experts == 0)
+      throw ConfigError("--record-routing", "the model has no experts that tokens are routed to");
+    routing.emplace(options.record_routing, name_of_model(*model), *model);
+  }
   Engine engine(engine_options, *model->decoder, tokenizer);
 
   JobResult result;
@@ -134,7 +201,12 @@ int run(int argc, char** argv) {
       if (line.is_due()) line.show(progress_text(options.mode, progress));
     });
   }
-  tell_result(options, result, argc, argv);
+  const std::optional<ExpertFigures> experts = expert_figures(*model);
+  tell_result(options, result, experts, argc, argv);
+  if (routing)
+    log_info("routing: {} lines in {}", format_count(routing->num_lines()), options.record_routing);
+  if (experts) write_expert_reports(options, *experts, name_of_model(*model));
+  if (model->routing_driver) log_warning("{}", model->routing_driver->warning());
   return result.exit_status();
 }
 

@@ -19,3 +19,9 @@ if [ "$brief" = "--brief" ]; then
 else
   build/release/bench/augur_affinity_sim
 fi
+echo "-- augur_bench_expert_memory"
+if [ "$brief" = "--brief" ]; then
+  tools/bench_expert_memory.sh --brief
+else
+  build/release/bench/augur_bench_expert_memory
+fi

@@ -123,6 +123,7 @@ StepLimits Decoder::step_limits(const ModelConfig& config, const Limits& limits,
   step.expert_intermediate_size = config.moe.intermediate_size;
   step.num_experts = config.moe.num_experts;
   step.top_k = config.moe.top_k;
+  step.num_low_bit_experts = limits.num_low_bit_experts;
   return step;
 }
 
@@ -429,7 +430,7 @@ void Decoder::feed_forward(int layer_idx, const StepInputs& inputs, const Attent
   }
   ExpertMemory* const memory = weights_.expert_memory.get();
   moe_layer(ops_, config_.moe, layer_idx, layer.moe, routing, gate_input, normed, delta, observers_,
-            route_memory_, memory);
+            route_memory_, memory, weights_.low_bit_experts.get());
   if (memory != nullptr) memory->end_layer();
 }
 

@@ -63,6 +63,8 @@ class Decoder : public ModelRunner {
   /// Experts to take instead of the gates' choices, for measuring: [num_layers, max_tokens, top_k]
   /// in the backend's memory; null for the gates' own. Call before record_decode_steps.
   void force_routing(const int32_t* experts) { forced_routing_ = experts; }
+  /// Then gates say nothing of what runs, and who predicts by them is wrong.
+  bool is_routing_forced() const { return forced_routing_ != nullptr; }
 
  private:
   friend struct DecoderBuffers;

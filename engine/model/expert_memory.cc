@@ -65,7 +65,7 @@ void ExpertMemory::on_routing(const RoutingView& routing) {
     }
   }
   // A small step runs in one part: what it misses is asked for before what may be wanted later.
-  if (routing.num_tokens <= kMaxGuessedRows) {
+  if (routing.num_tokens <= kMaxGuessedRows && !has_substitutes_) {
     wanted_.clear();
     for (int32_t expert = 0; expert < num_experts_; ++expert) {
       if (num_rows_[expert] > 0) wanted_.push_back(expert);

@@ -55,6 +55,10 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
   void start_prefetching(Prefetching prefetching);
   PrefetchSink& sink() { return sink_; }
 
+  /// Something else serves some choices before the pool is asked for the rest: from then on a
+  /// layer's misses are asked for when it runs, not when its routing is told.
+  void expect_substitutes() { has_substitutes_ = true; }
+
   /// Where the experts of a layer are.
   ExpertTable table(int layer) const;
 
@@ -70,6 +74,7 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
 
   const ExpertCounters& counters() const { return counters_; }
   const ExpertPool& pool() const { return *pool_; }
+  int64_t slot_bytes() const { return layout_.block_bytes; }
   /// Null while nothing is read ahead.
   const PrefetchPlanner* planner() const { return prefetching_.planner.get(); }
   const PrefetchBudget* budget() const { return prefetching_.budget.get(); }
@@ -95,6 +100,7 @@ class ExpertMemory final : public RoutingObserver, public ExpertFeed {
   std::unique_ptr<ExpertPool> pool_;
   PoolSink sink_{*this};
   Prefetching prefetching_;
+  bool has_substitutes_ = false;
 
   // The step under way.
   int64_t num_tokens_ = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "configs/config_error.h"
+#include "engine/model/low_bit_experts.h"
 #include "engine/model/memory_plan.h"
 #include "prefetch/loader.h"
 
@@ -45,7 +46,14 @@ ExpertMemoryPlan plan_expert_memory(const ExpertCacheConfig& config,
   plan.layout = expert_layout(ops, model.hidden_size, model.moe.intermediate_size);
   const int64_t num_keys = num_moe_layers(model) * model.moe.num_experts;
   plan.all_bytes = plan.layout.block_bytes * num_keys;
-  if (config.device_bytes == 0) return plan;
+  if (config.device_bytes == 0) {
+    if (config.low_bit.enabled) {
+      throw ConfigError("cache.experts.low_bit.enabled",
+                        "copies serve experts outside a pool; accepted where all experts stay in "
+                        "memory (cache.experts.device_bytes 0): false");
+    }
+    return plan;
+  }
   if (!ops.uses_host_memory()) {
     throw ConfigError("cache.experts.device_bytes",
                       "a pool of experts runs on the CPU; accepted here: 0, or "
@@ -68,6 +76,7 @@ ExpertMemoryPlan plan_expert_memory(const ExpertCacheConfig& config,
   plan.description =
       fmt::format("pool of {} of {} experts ({:.0f} %)", num_slots, num_keys,
                   100.0 * static_cast<double>(num_slots) / static_cast<double>(num_keys));
+  if (config.low_bit.enabled) plan.low_bit_bytes = LowBitExperts::num_bytes(model, ops);
   return plan;
 }
 

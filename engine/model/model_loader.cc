@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "configs/config_error.h"
+#include "engine/model/compression_plan.h"
 #include "engine/model/expert_memory_plan.h"
+#include "engine/model/low_bit_experts.h"
 #include "engine/model/prefetching.h"
 #include "engine/model/route_memory_plan.h"
 #include "engine/model/weight_plan.h"
@@ -191,6 +195,7 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
   limits.block_size = static_cast<int>(config.kv_cache.block_size);
   limits.kv_format = kv_format(config.kv_cache.dtype, ops);
   limits.vocab_size = model.vocab_size;
+  if (config.cache.experts.low_bit.enabled) limits.num_low_bit_experts = model.moe.num_experts;
   limits.max_seqs = config.execution.max_batch_size;
   limits.max_context =
       config.kv_cache.max_context > 0 ? config.kv_cache.max_context : model.max_position_embeddings;
@@ -234,8 +239,58 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
 
 namespace {
 
+std::optional<RecordedRoutes> read_routes(const ExecutionConfig& execution,
+                                          const ModelConfig& model) {
+  const std::string& path = execution.routing_trace;
+  if (path.empty()) return std::nullopt;
+  return fit_routes(read_routing_trace(path), path, model);
+}
+
+// What the configuration asks for of experts, keys and values in int8; nothing where it asks for
+// none. `limits_for` gives the limits where experts take so many bytes.
+std::optional<CompressionPlan> compression(
+    const EngineConfig& config,
+    const ModelConfig& model,
+    const ExpertMemoryPlan& experts,
+    const Ops& ops,
+    const std::function<ModelRunner::Limits(int64_t expert_bytes, KvFormat)>& limits_for) {
+  if (!config.memory.compression.enabled) return {};
+  constexpr std::string_view kKey = "memory.compression.enabled";
+  if (!experts.is_resident()) {
+    throw ConfigError(std::string(kKey),
+                      "the experts of a pool are kept in bf16; accepted with "
+                      "cache.experts.device_bytes: false. A smaller pool and kv_cache.dtype int8 "
+                      "save memory there");
+  }
+  if (!ops.has_int8_experts() || !ops.supports(KvFormat::kInt8)) {
+    throw ConfigError(std::string(kKey), fmt::format("int8 runs on the CPU; accepted on {}: false",
+                                                     ops.description()));
+  }
+  CompressionChoices choices;
+  choices.layers = model.layers;
+  if (model.moe.num_experts > 0) {
+    const auto layer_bytes = [&](ExpertFormat format) {
+      return model.moe.num_experts *
+             expert_layout(ops, model.hidden_size, model.moe.intermediate_size, format).block_bytes;
+    };
+    choices.native_layer_bytes = layer_bytes(ExpertFormat::kBF16);
+    choices.int8_layer_bytes = layer_bytes(ExpertFormat::kInt8);
+  }
+  const KvDtypeChoice dtype = config.kv_cache.dtype;
+  choices.kv_formats = {kv_format(dtype, ops)};
+  if (dtype == KvDtypeChoice::kAuto) choices.kv_formats.push_back(KvFormat::kInt8);
+  choices.kv_bytes = [&](int64_t expert_bytes, KvFormat format) {
+    ModelRunner::Limits limits = limits_for(expert_bytes, format);
+    const int64_t after = Decoder::kv_cache_bytes(model, limits, ops);
+    limits.kv_format = KvFormat::kNative;
+    return CompressedBytes{Decoder::kv_cache_bytes(model, limits, ops), after};
+  };
+  return plan_compression(config.memory.compression.ratio, choices);
+}
+
 // What loading from files and generating have in common: plan memory, refuse what does not fit,
-// then bring the weights that `make_weights` makes for so many positions.
+// then bring the weights that `make_weights` makes for so many positions and, by layer, experts in
+// these formats.
 template <typename MakeWeights>
 void assemble(LoadedModel& model,
               const EngineConfig& config,
@@ -247,29 +302,50 @@ void assemble(LoadedModel& model,
   const auto say = [&](const std::string& line) {
     if (listener.on_message) listener.on_message(line);
   };
+  // Refused before anything large is read.
+  std::optional<RecordedRoutes> recorded = read_routes(config.execution, model.config());
   Ops& ops = *model.ops;
   const int64_t available_bytes = ops.available_bytes();
   const int64_t max_positions = config.kv_cache.max_context > 0
                                     ? config.kv_cache.max_context
                                     : model.config().max_position_embeddings;
-  const auto weight_bytes = [&](int64_t num_positions) {
-    const int64_t all_bytes = packed_weight_bytes(model.config(), ops, num_positions);
-    return experts.is_resident() ? all_bytes : all_bytes - experts.all_bytes;
-  };
+  if (recorded && config.cache.expert_route.enabled) {
+    throw ConfigError("cache.expert_route.enabled",
+                      "true; with execution.routing_trace no gate decides anything to remember: "
+                      "accepted: false");
+  }
   const RouteMemoryPlan routes =
       plan_route_memory(config, model.config(), ops, /*has_pool=*/!experts.is_resident(),
                         std::max({config.execution.max_tokens_per_step,
                                   ops.default_tokens_per_step(), config.execution.max_batch_size}));
-  // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
-  const int64_t left_bytes = available_bytes - weight_bytes(max_positions) - experts.pool_bytes() -
-                             routes.max_bytes() - ops.max_step_bytes() - ops.own_bytes();
-  const ModelRunner::Limits limits = plan_limits(
-      config, model.config(), ops, left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
+  const auto weight_bytes = [&](int64_t num_positions, int64_t expert_bytes) {
+    return packed_weight_bytes(model.config(), ops, num_positions) - experts.all_bytes +
+           expert_bytes;
+  };
+  const auto limits_for = [&](int64_t expert_bytes, std::optional<KvFormat> format) {
+    // Of host memory a quarter of what the rest leaves goes to the page cache and to others.
+    const int64_t left_bytes = available_bytes - weight_bytes(max_positions, expert_bytes) -
+                               experts.pool_bytes() - experts.low_bit_bytes - routes.max_bytes() -
+                               ops.max_step_bytes() - ops.own_bytes();
+    EngineConfig chosen = config;
+    if (format == KvFormat::kInt8) chosen.kv_cache.dtype = KvDtypeChoice::kInt8;
+    return plan_limits(chosen, model.config(), ops,
+                       left_bytes - left_bytes / (ops.uses_host_memory() ? 4 : 64));
+  };
+  const std::optional<CompressionPlan> compressed =
+      compression(config, model.config(), experts, ops, limits_for);
+  int64_t expert_bytes = experts.is_resident() ? experts.all_bytes : 0;
+  std::optional<KvFormat> chosen_format;
+  if (compressed) {
+    expert_bytes = compressed->int8_experts.after + compressed->other_experts.after;
+    chosen_format = compressed->kv_format;
+  }
+  const ModelRunner::Limits limits = limits_for(expert_bytes, chosen_format);
 
   model.memory.available_bytes = available_bytes;
   model.memory.items = {
       {experts.is_resident() ? "weights" : "weights but for the experts",
-       weight_bytes(limits.max_context)},
+       weight_bytes(limits.max_context, expert_bytes)},
       {fmt::format("KV cache, {} blocks of {} positions in {}", limits.num_kv_blocks,
                    limits.block_size, describe(limits.kv_format, ops)),
        Decoder::kv_cache_bytes(model.config(), limits, ops)},
@@ -280,8 +356,17 @@ void assemble(LoadedModel& model,
     model.memory.items.insert(model.memory.items.begin() + 1,
                               {experts.description, experts.pool_bytes()});
   }
+  if (experts.low_bit_bytes > 0) {
+    model.memory.items.insert(model.memory.items.begin() + 2,
+                              {"int8 copies of all experts", experts.low_bit_bytes});
+  }
+  if (recorded) {
+    model.memory.items.push_back(
+        {"routing of a step", RoutingDriver::num_bytes(model.config(), limits.max_tokens)});
+  }
   if (routes.is_on()) model.memory.items.push_back({routes.description(), routes.max_bytes()});
   say(fmt::format("{}: {}; {}", model.folder.string(), describe_plan(plan), ops.description()));
+  if (compressed) say("memory.compression:\n" + compressed->to_string());
   say("memory:\n" + model.memory.to_string());
   if (!model.memory.fits()) {
     throw OutOfMemory(
@@ -294,17 +379,21 @@ void assemble(LoadedModel& model,
   }
   ops.reserve(Decoder::step_limits(model.config(), limits, ops));
   if (routes.is_on()) model.route_memory = std::make_unique<RouteMemory>(routes, limits.max_tokens);
-  model.weights = make_weights(limits.max_context);
+  model.weights = make_weights(limits.max_context,
+                               compressed ? compressed->experts : std::vector<ExpertFormat>());
   timer.end("weights");
 
   model.decoder = std::make_unique<Decoder>(model.config(), model.weights, ops, limits);
+  if (recorded) {
+    model.routing_driver = std::make_unique<RoutingDriver>(std::move(*recorded), model.config(),
+                                                           limits.max_tokens, ops);
+    model.decoder->force_routing(model.routing_driver->experts());
+    model.decoder->add_routing_observer(*model.routing_driver);
+    if (listener.on_warning) listener.on_warning(model.routing_driver->warning());
+  }
   if (model.route_memory != nullptr) model.decoder->set_route_memory(model.route_memory.get());
   timer.end("buffers");
 }
-
-}  // namespace
-
-namespace {
 
 // The experts where they are read from: the checkpoint's files, or a packed file of them.
 void open_expert_store(LoadedModel& model,
@@ -350,8 +439,9 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
   timer.end("device");
   const ExpertMemoryPlan experts =
       plan_expert_memory(config.cache.experts, model->config(), *model->ops);
-  assemble(*model, config, plan, experts, listener, timer, [&](int64_t max_context) {
-    std::unique_ptr<ExpertMemory> expert_memory;
+  const auto make_weights = [&](int64_t max_context, std::vector<ExpertFormat> formats) {
+    ExpertPlaces places;
+    places.formats = std::move(formats);
     if (!experts.is_resident()) {
       open_expert_store(*model, config.cache.experts, plan);
       ExpertMemory::Parts parts =
@@ -359,19 +449,29 @@ std::unique_ptr<LoadedModel> load_model(const EngineConfig& config, const LoadLi
       if (listener.on_expert_memory) {
         listener.on_expert_memory(parts, *model->expert_store, *model->ops);
       }
-      expert_memory =
+      places.memory =
           std::make_unique<ExpertMemory>(model->config(), experts.layout, *model->ops, parts);
+      if (config.cache.experts.low_bit.enabled) {
+        places.low_bit = std::make_unique<LowBitExperts>(
+            config.cache.experts.low_bit, model->config(), *model->ops, *model->expert_store,
+            places.memory->pool());
+        places.memory->expect_substitutes();
+      }
     }
     return load_weights(model->config(), checkpoint, plan, *model->ops, max_context,
-                        resolve_num_threads(config.execution), std::move(expert_memory),
+                        resolve_num_threads(config.execution), std::move(places),
                         listener.on_progress);
-  });
+  };
+  assemble(*model, config, plan, experts, listener, timer, make_weights);
   if (experts.is_resident()) {
     model->checkpoint.reset();
   } else {
+    PrefetchConfig prefetch = config.prefetch;
+    // What gates would choose is not what runs then.
+    if (model->decoder->is_routing_forced()) prefetch.gate_lookahead = false;
     model->weights.expert_memory->start_prefetching(
-        make_prefetching(config.prefetch, model->config(), model->weights,
-                         experts.layout.block_bytes, *model->ops, model->route_memory.get()));
+        make_prefetching(prefetch, model->config(), model->weights, experts.layout.block_bytes,
+                         *model->ops, model->route_memory.get()));
   }
   model->decoder->record_decode_steps();
   timer.end("recording");
@@ -400,8 +500,12 @@ std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
     throw ConfigError("cache.experts.device_bytes",
                       "a generated model has no files to read experts from; accepted here: 0");
   }
+  if (config.memory.compression.enabled) {
+    throw ConfigError("memory.compression.enabled",
+                      "a generated model is made in bf16; accepted here: false");
+  }
   assemble(*model, config, shapes_only_plan(model->config()), {}, listener, timer,
-           [&](int64_t max_context) {
+           [&](int64_t max_context, const std::vector<ExpertFormat>&) {
              return generate_weights(model->config(), *model->ops, max_context);
            });
   return model;

@@ -15,6 +15,7 @@
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_weights.h"
 #include "engine/model/route_memory.h"
+#include "engine/model/routing_driver.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -43,6 +44,7 @@ struct LoadedModel {
   std::unique_ptr<ExpertStore> expert_store;
   std::unique_ptr<RouteMemory> route_memory;  // none unless configured
   ModelWeights weights;
+  std::unique_ptr<RoutingDriver> routing_driver;  // none where the gates choose
   std::unique_ptr<Decoder> decoder;
   MemoryPlan memory;
   std::vector<PhaseTime> phases;
@@ -53,6 +55,7 @@ struct LoadedModel {
 /// What is told while a model loads.
 struct LoadListener {
   std::function<void(const std::string& line)> on_message;  // may be empty
+  std::function<void(const std::string& line)> on_warning;  // may be empty
   LoadProgress on_progress;                                 // may be empty
   /// May exchange parts of the experts' memory, where it is smaller than the experts: for tests.
   std::function<void(ExpertMemory::Parts&, const ExpertStore&, const Ops&)> on_expert_memory;

@@ -8,6 +8,7 @@
 #include "cache/expert_slots.h"
 #include "configs/model_config.h"
 #include "engine/model/expert_memory.h"
+#include "engine/model/low_bit_experts.h"
 #include "kernels/ops.h"
 #include "kernels/weights.h"
 #include "moe/moe_layer.h"
@@ -36,9 +37,12 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 
   std::vector<Buffer> buffers;
-  // The experts, all of them or as many as there is room for; a dense model has neither.
+  // The experts: all of them, those of some layers in bf16 and of others in int8, or as many as
+  // there is room for, with copies in int8 where asked for. A dense model has none of these.
   std::unique_ptr<ExpertSlots> expert_slots;
+  std::unique_ptr<ExpertSlots> int8_expert_slots;
   std::unique_ptr<ExpertMemory> expert_memory;
+  std::unique_ptr<LowBitExperts> low_bit_experts;  // points into expert_memory
 };
 
 }  // namespace augur

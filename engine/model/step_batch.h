@@ -81,7 +81,8 @@ class ModelRunner {
     int block_size = 0;  // positions of one KV block
     KvFormat kv_format = KvFormat::kNative;
     int64_t vocab_size = 0;
-    int max_top_n = 64;  // alternatives reported per row
+    int max_top_n = 64;               // alternatives reported per row
+    int64_t num_low_bit_experts = 0;  // of a layer, in a second form beside the first; or 0
   };
   virtual ~ModelRunner() = default;
   virtual const Limits& limits() const = 0;

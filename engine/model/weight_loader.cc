@@ -6,10 +6,14 @@
 #include <exception>
 #include <mutex>
 #include <random>
+#include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "engine/model/rope.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/require.h"
 #include "prefetch/expert_store.h"
 
 namespace augur {
@@ -25,6 +29,7 @@ struct Piece {
   int64_t first_row = 0;   // of the source
   int64_t count = 0;
   ExpertKey expert;
+  const ExpertLayout* int8 = nullptr;  // of the expert's block; null: bf16
   int64_t stored_bytes = 0;
 };
 
@@ -46,6 +51,13 @@ struct LoaderScratch {
   std::vector<Bf16> rows;
   std::vector<std::byte> stored;
   ExpertStore::Scratch expert;
+  Buffer block;  // of an expert in bf16, to be kept in int8
+};
+
+// Of an expert's block in each format; that of int8 is empty where the backend has none.
+struct ExpertLayouts {
+  ExpertLayout bf16;
+  ExpertLayout int8;
 };
 
 // Uniform in [-a, a] with a^2 / 3 = 1 / num_inputs: products keep the scale of their inputs.
@@ -60,13 +72,15 @@ class Builder {
   Builder(const ModelConfig& config,
           const Checkpoint* checkpoint,
           const WeightPlan& plan,
-          const ExpertLayout& expert_layout,
+          const ExpertLayouts& layouts,
+          std::span<const ExpertFormat> formats,
           Ops& ops,
           ModelWeights& weights)
       : config_(config),
         checkpoint_(checkpoint),
         plan_(plan),
-        expert_layout_(expert_layout),
+        layouts_(layouts),
+        formats_(formats),
         ops_(ops),
         weights_(weights) {}
 
@@ -82,15 +96,28 @@ class Builder {
   const float* floats(const RoleSources& sources, WeightRole role) {
     return floats({&sources[role]});
   }
-  void build_layer(int layer_idx, int moe_layer_idx);
+  bool is_int8(int layer_idx) const {
+    return !formats_.empty() && formats_[layer_idx] == ExpertFormat::kInt8;
+  }
+  void build_expert_slots();
+  void build_layer(int layer_idx);
+  void build_experts(int layer_idx);
+  void add_expert_pieces(int layer_idx,
+                         const std::function<std::byte*(int expert_idx)>& block,
+                         const ExpertLayout* int8);
 
   const ModelConfig& config_;
   const Checkpoint* checkpoint_;
   const WeightPlan& plan_;
-  const ExpertLayout expert_layout_;
+  const ExpertLayouts& layouts_;
+  const std::span<const ExpertFormat> formats_;
   Ops& ops_;
   ModelWeights& weights_;
   std::vector<Piece> pieces_;
+  // Layers with experts that were built, in all and by the format they are kept in.
+  int num_moe_built_ = 0;
+  int num_bf16_built_ = 0;
+  int num_int8_built_ = 0;
 };
 
 PackedMatrix Builder::matrix(MatrixUse use, std::initializer_list<const TensorSource*> sources) {
@@ -156,27 +183,34 @@ void Builder::build() {
   weights_.lm_head =
       config_.tie_word_embeddings ? weights_.embedding : matrix(plan_.sources, WeightRole::kLmHead);
   weights_.final_norm = floats(plan_.sources, WeightRole::kFinalNorm);
-  if (config_.moe.num_experts > 0 && weights_.expert_memory == nullptr) {
-    const auto num_moe_layers =
-        static_cast<int>(std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kMoe));
-    weights_.expert_slots = std::make_unique<ExpertSlots>(ops_, expert_layout_, num_moe_layers,
-                                                          config_.moe.num_experts);
-    if (checkpoint_ == nullptr) {
-      ops_.fill_random(
-          weights_.expert_slots->block(0, 0),
-          ExpertSlots::num_bytes(expert_layout_, num_moe_layers, config_.moe.num_experts),
-          random_amplitude(config_.hidden_size), /*seed=*/0);
-    }
-  }
+  if (config_.moe.num_experts > 0 && weights_.expert_memory == nullptr) build_expert_slots();
   weights_.layers.resize(config_.num_layers());
-  int moe_layer_idx = 0;
+  for (int layer_idx = 0; layer_idx < config_.num_layers(); ++layer_idx) build_layer(layer_idx);
+}
+
+void Builder::build_expert_slots() {
+  int num_bf16 = 0;
+  int num_int8 = 0;
   for (int layer_idx = 0; layer_idx < config_.num_layers(); ++layer_idx) {
-    build_layer(layer_idx, moe_layer_idx);
-    if (config_.layers[layer_idx] == LayerKind::kMoe) ++moe_layer_idx;
+    if (config_.layers[layer_idx] == LayerKind::kMoe) ++(is_int8(layer_idx) ? num_int8 : num_bf16);
+  }
+  const int num_experts = config_.moe.num_experts;
+  if (num_bf16 > 0) {
+    weights_.expert_slots =
+        std::make_unique<ExpertSlots>(ops_, layouts_.bf16, num_bf16, num_experts);
+  }
+  if (num_int8 > 0) {
+    weights_.int8_expert_slots =
+        std::make_unique<ExpertSlots>(ops_, layouts_.int8, num_int8, num_experts);
+  }
+  if (checkpoint_ == nullptr && num_bf16 > 0) {
+    ops_.fill_random(weights_.expert_slots->block(0, 0),
+                     ExpertSlots::num_bytes(layouts_.bf16, num_bf16, num_experts),
+                     random_amplitude(config_.hidden_size), /*seed=*/0);
   }
 }
 
-void Builder::build_layer(int layer_idx, int moe_layer_idx) {
+void Builder::build_layer(int layer_idx) {
   const LayerPlan& plan = plan_.layers[layer_idx];
   const RoleSources& sources = plan.sources;
   LayerWeights& layer = weights_.layers[layer_idx];
@@ -203,18 +237,55 @@ void Builder::build_layer(int layer_idx, int moe_layer_idx) {
                         matrix(sources, WeightRole::kSharedUp),
                         matrix(sources, WeightRole::kSharedDown)};
   }
+  build_experts(layer_idx);
+}
+
+void Builder::build_experts(int layer_idx) {
+  const int moe_layer_idx = num_moe_built_++;
+  ExpertTable& table = weights_.layers[layer_idx].moe.experts;
   if (weights_.expert_memory != nullptr) {
-    layer.moe.experts = weights_.expert_memory->table(layer_idx);
+    table = weights_.expert_memory->table(layer_idx);
+    LowBitExperts* const copies = weights_.low_bit_experts.get();
+    if (copies == nullptr) return;
+    add_expert_pieces(
+        layer_idx, [&](int expert_idx) { return copies->block(moe_layer_idx, expert_idx); },
+        &layouts_.int8);
     return;
   }
-  layer.moe.experts = weights_.expert_slots->table(moe_layer_idx);
+  const bool is_kept_in_int8 = is_int8(layer_idx);
+  ExpertSlots& slots = is_kept_in_int8 ? *weights_.int8_expert_slots : *weights_.expert_slots;
+  const int slots_idx = is_kept_in_int8 ? num_int8_built_++ : num_bf16_built_++;
+  table = slots.table(slots_idx);
   if (checkpoint_ == nullptr) return;
+  add_expert_pieces(
+      layer_idx, [&](int expert_idx) { return slots.block(slots_idx, expert_idx); },
+      is_kept_in_int8 ? &layouts_.int8 : nullptr);
+}
+
+void Builder::add_expert_pieces(int layer_idx,
+                                const std::function<std::byte*(int expert_idx)>& block,
+                                const ExpertLayout* int8) {
   for (int expert_idx = 0; expert_idx < config_.moe.num_experts; ++expert_idx) {
-    const ExpertKey key = {layer_idx, expert_idx};
-    pieces_.push_back({.to = weights_.expert_slots->block(moe_layer_idx, expert_idx),
-                       .expert = key,
-                       .stored_bytes = plan.experts[expert_idx].num_bytes()});
+    pieces_.push_back({.to = block(expert_idx),
+                       .expert = {layer_idx, expert_idx},
+                       .int8 = int8,
+                       .stored_bytes = plan_.layers[layer_idx].experts[expert_idx].num_bytes()});
   }
+}
+
+void read_expert(const Piece& piece,
+                 const ExpertStore& experts,
+                 const Ops& ops,
+                 LoaderScratch& scratch) {
+  if (piece.int8 == nullptr) {
+    experts.read(piece.expert, ops, piece.to, scratch.expert);
+    return;
+  }
+  if (scratch.block.data() == nullptr) {
+    scratch.block = cpu::allocate_host(experts.layout().block_bytes);
+  }
+  experts.read(piece.expert, ops, scratch.block.data(), scratch.expert);
+  ops.quantize_expert(experts.layout(), scratch.block.data(), *piece.int8, piece.to);
 }
 
 void read_piece(const Piece& piece,
@@ -223,7 +294,7 @@ void read_piece(const Piece& piece,
                 const Ops& ops,
                 LoaderScratch& scratch) {
   if (piece.source == nullptr) {
-    experts.read(piece.expert, ops, piece.to, scratch.expert);
+    read_expert(piece, experts, ops, scratch);
     return;
   }
   const int64_t num_cols = piece.source->num_cols;
@@ -283,9 +354,13 @@ void load_rope(const ModelConfig& config, Ops& ops, int64_t max_context, ModelWe
                   .is_interleaved = config.rope.is_interleaved};
 }
 
-ExpertLayout layout_of_experts(const ModelConfig& config, const Ops& ops) {
+ExpertLayouts layouts_of_experts(const ModelConfig& config, const Ops& ops) {
   if (config.moe.num_experts == 0) return {};
-  return expert_layout(ops, config.hidden_size, config.moe.intermediate_size);
+  const auto layout = [&](ExpertFormat format) {
+    return expert_layout(ops, config.hidden_size, config.moe.intermediate_size, format);
+  };
+  return {.bf16 = layout(ExpertFormat::kBF16),
+          .int8 = ops.has_int8_experts() ? layout(ExpertFormat::kInt8) : ExpertLayout{}};
 }
 
 }  // namespace
@@ -305,7 +380,7 @@ int64_t packed_expert_bytes(const ModelConfig& config, const Ops& ops) {
   if (config.moe.num_experts == 0) return 0;
   const auto num_moe_layers =
       std::count(config.layers.begin(), config.layers.end(), LayerKind::kMoe);
-  return layout_of_experts(config, ops).block_bytes * num_moe_layers * config.moe.num_experts;
+  return layouts_of_experts(config, ops).bf16.block_bytes * num_moe_layers * config.moe.num_experts;
 }
 
 ModelWeights load_weights(const ModelConfig& config,
@@ -314,13 +389,16 @@ ModelWeights load_weights(const ModelConfig& config,
                           Ops& ops,
                           int64_t max_context,
                           int num_threads,
-                          std::unique_ptr<ExpertMemory> expert_memory,
+                          ExpertPlaces places,
                           const LoadProgress& progress) {
-  const ExpertLayout layout = layout_of_experts(config, ops);
-  const ExpertStore experts(checkpoint.files(), layout, expert_sources(plan));
+  AUGUR_REQUIRE(places.formats.empty() || places.formats.size() == config.layers.size(),
+                std::to_string(places.formats.size()) + " formats");
+  const ExpertLayouts layouts = layouts_of_experts(config, ops);
+  const ExpertStore experts(checkpoint.files(), layouts.bf16, expert_sources(plan));
   ModelWeights weights;
-  weights.expert_memory = std::move(expert_memory);
-  Builder builder(config, &checkpoint, plan, layout, ops, weights);
+  weights.expert_memory = std::move(places.memory);
+  weights.low_bit_experts = std::move(places.low_bit);
+  Builder builder(config, &checkpoint, plan, layouts, places.formats, ops, weights);
   builder.build();
   load_rope(config, ops, max_context, weights);
   read_pieces(builder.pieces(), checkpoint, experts, ops, num_threads, progress);
@@ -331,8 +409,8 @@ ModelWeights load_weights(const ModelConfig& config,
 ModelWeights generate_weights(const ModelConfig& config, Ops& ops, int64_t max_context) {
   const WeightPlan plan = shapes_only_plan(config);
   ModelWeights weights;
-  Builder builder(config, /*checkpoint=*/nullptr, plan, layout_of_experts(config, ops), ops,
-                  weights);
+  const ExpertLayouts layouts = layouts_of_experts(config, ops);
+  Builder builder(config, /*checkpoint=*/nullptr, plan, layouts, /*formats=*/{}, ops, weights);
   builder.build();
   load_rope(config, ops, max_context, weights);
   ops.synchronize();

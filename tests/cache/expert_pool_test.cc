@@ -178,6 +178,44 @@ TEST_F(ExpertPoolTest, AWrongPredictionIsCancelledOrGoesFirst) {
   EXPECT_EQ(counters_.wasted_prefetch_bytes, FakeFetcher::kBytes);
 }
 
+TEST_F(ExpertPoolTest, APredictionMayTakeTheSlotOfAWrongOneOnly) {
+  make(2);
+  pool_->prefetch({1, 4}, FetchPriority::kNextLayer);
+  pool_->prefetch({1, 5}, FetchPriority::kNextLayer);
+  pool_->poll();
+  pool_->end_step(true);
+  EXPECT_EQ(pool_->prefetch({2, 6}, FetchPriority::kNextLayer), PrefetchResult::kNoRoom);
+  pool_->give_up_prefetch({1, 5});
+  EXPECT_EQ(pool_->prefetch({2, 6}, FetchPriority::kNextLayer), PrefetchResult::kStarted);
+  EXPECT_EQ(resident(1), (Experts{4}));
+}
+
+TEST_F(ExpertPoolTest, AWrongPredictionThatCouldNotBeCancelledGoesFirst) {
+  make(2);
+  fetcher_.finishes_cancelled = true;
+  pool_->prefetch({1, 4}, FetchPriority::kNextLayer);
+  pool_->give_up_prefetch({1, 4});
+  decode(0, {7});
+  EXPECT_TRUE(pool_->is_resident({1, 4}));
+  decode(0, {6});
+  EXPECT_EQ(resident(0), (Experts{6, 7}));
+  EXPECT_EQ(counters_.layer(1).num_wasted_prefetches, 1);
+}
+
+TEST_F(ExpertPoolTest, APredictionTakesNoSlotThatDecodedInTheLastStep) {
+  make(3);
+  decode(0, {0, 1, 2});
+  pool_->end_step(true);
+  decode(0, {0, 1});
+  EXPECT_EQ(pool_->prefetch({1, 4}, FetchPriority::kNextLayer), PrefetchResult::kNoRoom);
+  pool_->end_step(false);
+  EXPECT_EQ(pool_->prefetch({1, 4}, FetchPriority::kNextLayer), PrefetchResult::kNoRoom)
+      << "nothing decoded in that step";
+  pool_->end_step(true);
+  EXPECT_EQ(pool_->prefetch({1, 4}, FetchPriority::kNextLayer), PrefetchResult::kStarted);
+  EXPECT_EQ(resident(0), (Experts{0, 1}));
+}
+
 TEST_F(ExpertPoolTest, ALongPromptDoesNotFlushWhatDecodes) {
   make(18);  // six a layer
   for (int layer = 0; layer < kLayers; ++layer) decode(layer, {0, 1});

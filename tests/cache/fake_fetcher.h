@@ -21,8 +21,9 @@ class FakeFetcher : public ExpertFetcher {
   std::map<int, FetchPriority> under_way;
   std::vector<ExpertKey> started;
   bool ends_at_once = true;  // a fetch is done when next asked; otherwise only when waited for
-  std::mt19937* random = nullptr;  // where given, fetches end in any order, some at a time
-  std::vector<ExpertKey> broken;   // fetches of these fail
+  bool finishes_cancelled = false;  // it is too late for cancel()
+  std::mt19937* random = nullptr;   // where given, fetches end in any order, some at a time
+  std::vector<ExpertKey> broken;    // fetches of these fail
 
   void start(ExpertKey key, int slot, FetchPriority priority) override {
     EXPECT_TRUE(under_way.emplace(slot, priority).second) << "slot " << slot << " is being fetched";
@@ -51,7 +52,7 @@ class FakeFetcher : public ExpertFetcher {
  private:
   void end(int slot) {
     const ExpertKey key = content[slot];
-    const bool is_cancelled = std::erase(cancelled_, slot) > 0;
+    const bool is_cancelled = std::erase(cancelled_, slot) > 0 && !finishes_cancelled;
     const bool fails = std::find(broken.begin(), broken.end(), key) != broken.end();
     ended_.push_back({key, slot,
                       is_cancelled ? FetchOutcome::kCancelled

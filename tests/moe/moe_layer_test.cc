@@ -31,7 +31,8 @@ class MoeLayerTest : public ::testing::Test {
                    .mlp_intermediate_size = 0,
                    .expert_intermediate_size = kIntermediate,
                    .num_experts = kNumExperts,
-                   .top_k = 2});
+                   .top_k = 2,
+                   .num_low_bit_experts = kNumExperts});
     for (int expert = 0; expert < kNumExperts; ++expert) {
       std::byte* const block = slots_.block(0, expert);
       std::vector<Bf16> in(kIntermediate * kHidden);
@@ -51,7 +52,10 @@ class MoeLayerTest : public ::testing::Test {
     weights_.experts = slots_.table(0);
   }
 
-  void run(const std::vector<float>& x, RoutingObserver* observer, RouteSource* source = nullptr) {
+  void run(const std::vector<float>& x,
+           RoutingObserver* observer,
+           RouteSource* source = nullptr,
+           ExpertSubstitute* substitute = nullptr) {
     const auto num_tokens = static_cast<int64_t>(x.size()) / kHidden;
     out_.assign(x.size(), -1);
     x_ = x;
@@ -61,7 +65,7 @@ class MoeLayerTest : public ::testing::Test {
     moe_layer(*ops_, config_, /*layer_idx=*/7, weights_,
               {.experts = experts_, .weights = routing_weights_, .logits = logits_}, input, input,
               dense(out_.data(), DType::kF32, num_tokens, kHidden), observers_, source,
-              /*feed=*/nullptr);
+              /*feed=*/nullptr, substitute);
   }
 
   const std::unique_ptr<Ops> ops_ = make_reference_ops(1);
@@ -186,6 +190,36 @@ TEST_F(MoeLayerTest, LogitsOfAnsweredRowsAreNoNumbers) {
   FixedSource source({0, 1, 1, 0});
   run(kFourTokens, &observer, &source);
   EXPECT_EQ(observer.is_nan, (std::vector<bool>{false, true, true, false}));
+}
+
+// The second form holds the experts in reverse order, so that what it served shows.
+TEST_F(MoeLayerTest, LetsASecondFormServeWhatIsSubstitutedAfterObserversWereTold) {
+  class Reversed final : public ExpertSubstitute {
+   public:
+    explicit Reversed(const ExpertTable& table) : table_(table) {}
+    ExpertTable substitute(const RoutingView& routing, const Tensor& x, int32_t* experts) override {
+      EXPECT_EQ(routing.num_tokens, x.num_rows);
+      EXPECT_EQ(routing.experts, experts);
+      experts[2] += kNumExperts;  // the second token's first choice, expert 0
+      ExpertTable second = table_;
+      second.slot_of_expert = slots_;
+      return second;
+    }
+
+   private:
+    const ExpertTable table_;
+    const int32_t slots_[kNumExperts] = {3, 2, 1, 0};
+  } reversed(weights_.experts);
+  class Observer final : public RoutingObserver {
+   public:
+    void on_routing(const RoutingView& routing) override { first = routing.experts[2]; }
+    int32_t first = -1;
+  } observer;
+  run({1, 100, 0, 0, /*second token*/ 1, -100, 0, 0}, &observer, /*source=*/nullptr, &reversed);
+  EXPECT_EQ(observer.first, 0) << "observers see what the gate chose";
+  const float one_expert = 3 / (1 + std::exp(-1.0f));
+  EXPECT_NEAR(out_[0], 4 * one_expert, 1e-4);
+  EXPECT_NEAR(out_[kHidden], 4 * one_expert, 1e-4);
 }
 
 }  // namespace

@@ -28,16 +28,35 @@ Parsed parse(std::vector<const char*> arguments) {
 }
 
 TEST(CommandLine, ReadsTheOptionsOfAScoringRun) {
-  const CommandLine command =
-      parse({"--model", "/m", "--input", "a", "--output", "b", "--token-logprobs", "--top-logprobs",
-             "5", "--max-tokens-per-document", "1024", "--unordered", "--strict", "--set",
-             "execution.num_threads=2", "--set", "kv_cache.bytes=1GiB"})
-          .command;
+  const CommandLine command = parse({"--model",
+                                     "/m",
+                                     "--input",
+                                     "a",
+                                     "--output",
+                                     "b",
+                                     "--token-logprobs",
+                                     "--top-logprobs",
+                                     "5",
+                                     "--max-tokens-per-document",
+                                     "1024",
+                                     "--unordered",
+                                     "--strict",
+                                     "--set",
+                                     "execution.num_threads=2",
+                                     "--set",
+                                     "kv_cache.bytes=1GiB",
+                                     "--expert-report",
+                                     "e",
+                                     "--record-routing",
+                                     "r"})
+                                  .command;
   ASSERT_EQ(command.exit_status, std::nullopt);
   const Options& options = command.options;
   EXPECT_EQ(options.mode, Mode::kScore);
   EXPECT_EQ(options.input, "a");
   EXPECT_EQ(options.output, "b");
+  EXPECT_EQ(options.expert_report, "e");
+  EXPECT_EQ(options.record_routing, "r");
   EXPECT_TRUE(options.token_logprobs);
   EXPECT_EQ(options.top_logprobs, 5);
   EXPECT_EQ(options.max_tokens_per_document, 1024);

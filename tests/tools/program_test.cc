@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/routing_trace.h"
 #include "tests/temp_folder.h"
 #include "tools/random_checkpoint.h"
 
@@ -67,6 +68,27 @@ TEST_F(ProgramTest, ScoresText) {
   EXPECT_EQ(summary.at("is_complete"), true);
   EXPECT_THAT(folder_.read("stderr"), HasSubstr("bytes: 64MiB"));
   EXPECT_THAT(folder_.read("stderr"), HasSubstr("# --set"));
+}
+
+// Its figures could pass for an answer: the last thing it says is that they are none.
+TEST_F(ProgramTest, ClosesWithAWarningWhereRoutingWasForced) {
+  std::string trace = "step,turn,phase,position,layer,experts\n";
+  for (int layer = 1; layer < 7; ++layer) {
+    trace += "0,0,0,0," + std::to_string(layer) + ",3 1 4 15\n";
+  }
+  const std::string input = in("{\"id\":1,\"text\":\"The capital of France is Paris.\"}\n");
+  const std::string setting =
+      "execution.routing_trace=" + folder_.write("trace.csv", trace).string();
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--set", setting}), 0) << folder_.read("stderr");
+  std::istringstream lines(folder_.read("stderr"));
+  std::string last;
+  for (std::string line; std::getline(lines, line);) last = line;
+  EXPECT_THAT(last, HasSubstr("the output is meaningless"));
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--resume"}), 1) << "not to be mixed with true ones";
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing_trace"));
+  folder_.write("trace.csv", "step,turn,phase,position,layer,experts\n0,0,0,0,1,3 1 4 15\n");
+  EXPECT_EQ(run({"-i", input, "-o", folder_.file("other"), "--set", setting}), 1);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing of layers: 1; accepted: at least the model's 6"));
 }
 
 TEST_F(ProgramTest, AnswersAndContinues) {
@@ -202,6 +224,116 @@ TEST_F(ProgramTest, StaysWithinItsMemory) {
   ASSERT_EQ(status, 0) << folder_.read("stderr");
   const int64_t kv_bytes = int64_t{64} << 20;
   EXPECT_LT(usage.ru_maxrss * int64_t{1024}, checkpoint.num_bytes + kv_bytes + 200'000'000);
+}
+
+/// A third of the demo model's 192 experts.
+const std::vector<std::string> kSmallPool = {"--set", "cache.experts.device_bytes=6MiB"};
+
+std::vector<std::string> with(std::vector<std::string> arguments,
+                              const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+std::string prompts(int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += "{\"text\":\"Number " + std::to_string(i) + " is\"}\n";
+  return text;
+}
+
+TEST_F(ProgramTest, ExpertsThatDoNotAllFitGiveTheSameRowsAndAreReported) {
+  const std::vector<std::string> arguments = {"-i",     in(prompts(12)), "-o",           out(),
+                                              "--mode", "generate",      "--max-tokens", "8"};
+  ASSERT_EQ(run(arguments), 0) << folder_.read("stderr");
+  const std::string rows = folder_.read("out.jsonl");
+  EXPECT_THAT(folder_.read("stderr"), testing::Not(HasSubstr("waited for experts")));
+  ASSERT_EQ(run(with(with(arguments, kSmallPool),
+                     {"--overwrite", "--summary", folder_.file("summary.json"), "--expert-report",
+                      folder_.file("experts")})),
+            0)
+      << folder_.read("stderr");
+  EXPECT_EQ(folder_.read("out.jsonl"), rows);
+
+  EXPECT_THAT(folder_.read("stderr"),
+              testing::AllOf(HasSubstr("found theirs in the pool of 64 of 192"),
+                             HasSubstr("experts missed: 1"), HasSubstr("MB on demand"),
+                             HasSubstr("waited for experts: ")));
+  const boost::json::value summary = boost::json::parse(folder_.read("summary.json"));
+  const boost::json::value report = boost::json::parse(folder_.read("experts.json"));
+  EXPECT_EQ(report.at("model"), "tiny-glm4-moe");
+  EXPECT_EQ(report.at("layers").as_array().size(), 6u);
+  int64_t num_uses = 0;
+  for (const boost::json::value& layer : report.at("layers").as_array()) {
+    EXPECT_EQ(layer.at("experts").as_array().size(), 32u);
+    for (const boost::json::value& expert : layer.at("experts").as_array())
+      num_uses += expert.at("uses").as_int64();
+  }
+  EXPECT_GT(num_uses, 500);
+  EXPECT_EQ(num_uses, summary.at("experts").at("expert_uses").as_int64());
+  for (const auto& [name, value] : summary.at("experts").as_object())
+    EXPECT_EQ(report.at("metrics").at(name), value) << name;
+  EXPECT_TRUE(folder_.read("experts.svg").ends_with("</svg>\n"));
+}
+
+TEST_F(ProgramTest, RecordsTheRoutingOfEveryTokenAndLayer) {
+  ASSERT_EQ(run(with({"-i", in(prompts(5)), "-o", out(), "--record-routing", folder_.file("trace")},
+                     kSmallPool)),
+            0)
+      << folder_.read("stderr");
+  int64_t num_tokens = 0;
+  // The last token of a text predicts nothing, so it is not computed.
+  for (int i = 0; i < 5; ++i) num_tokens += row(i).at("num_tokens").as_int64() - 1;
+  const RoutingTrace trace = read_routing_trace(folder_.file("trace"));
+  EXPECT_EQ(trace.tokens.size(), static_cast<size_t>(num_tokens));
+  EXPECT_EQ(trace.num_layers, 6);
+  EXPECT_EQ(trace.top_k(), 4);
+  const std::string text = folder_.read("trace");
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3 + 6 * num_tokens);
+  for (const TracedToken& token : trace.tokens) EXPECT_EQ(token.experts_of.size(), 6u);
+  EXPECT_THAT(text, HasSubstr("# model tiny-glm4-moe\n"));
+}
+
+TEST_F(ProgramTest, ATraceThatCannotBeWrittenEndsTheRunAsItsOutputWould) {
+  EXPECT_EQ(run({"-i", in(prompts(3)), "-o", out(), "--record-routing", "/dev/full"}), 3);
+  EXPECT_THAT(folder_.read("stderr"), HasSubstr("/dev/full: cannot be written: No space left"));
+  EXPECT_EQ(run({"-i", folder_.file("in.jsonl"), "-o", out(), "--resume"}), 0)
+      << folder_.read("stderr");
+  const std::string rows = folder_.read("out.jsonl");
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 3);
+}
+
+// A disk that fills up while the run goes on: both files end with whole lines.
+TEST_F(ProgramTest, ATraceThatStopsShortIsStillATrace) {
+  const std::string input = in(prompts(40));
+  rlimit before = {};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small = {.rlim_cur = 20'001, .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const pid_t child = start({"-i", input, "-o", out(), "--record-routing", folder_.file("trace"),
+                             "--set", "execution.max_tokens_per_step=64"});
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(wait_for(child), 3) << folder_.read("stderr");
+  const std::string text = folder_.read("trace");
+  EXPECT_GT(text.size(), 10'000u);
+  EXPECT_EQ(text.back(), '\n');
+  EXPECT_GT(read_routing_trace(folder_.file("trace")).tokens.size(), 10u);
+  const std::string rows = folder_.read("out.jsonl");
+  EXPECT_TRUE(rows.empty() || rows.back() == '\n');
+}
+
+TEST_F(ProgramTest, RefusesAReportOfExpertsThatAllStayInMemory) {
+  EXPECT_EQ(run({"-i", in(prompts(1)), "-o", out(), "--expert-report", folder_.file("e")}), 1);
+  EXPECT_THAT(folder_.read("stderr"),
+              testing::AllOf(HasSubstr("--expert-report: all experts stay in memory"),
+                             HasSubstr("cache.experts.device_bytes"),
+                             testing::Not(HasSubstr("loaded in"))));
+  EXPECT_FALSE(folder_.has("out.jsonl")) << "nothing was begun";
+}
+
+TEST_F(ProgramTest, RefusesToRecordOverItsInput) {
+  const std::string input = in(prompts(2));
+  EXPECT_EQ(run({"-i", input, "-o", out(), "--record-routing", input}), 1);
+  EXPECT_EQ(folder_.read("in.jsonl"), prompts(2));
 }
 
 TEST_F(ProgramTest, RefusesACacheLargerThanTheMemory) {

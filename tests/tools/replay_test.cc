@@ -101,6 +101,20 @@ TEST(ReplayTest, CountsAnExpertOnceThatTokensOfAStepShare) {
   EXPECT_EQ(result.generated.num_hits, 1);
 }
 
+// Rows of later parts count too: what many of a step's rows want stays.
+TEST(ReplayTest, APartKnowsWhatTheWholeStepWants) {
+  RoutingTrace trace;
+  trace.num_layers = 1;
+  trace.num_experts = 6;
+  for (const std::vector<int32_t>& experts : {std::vector{1, 2}, {3, 4}, {1, 5}}) {
+    trace.tokens.push_back({.experts_of = {{0, experts}}});
+  }
+  // Expert 2 is wanted by one row, expert 1 by two: 2 gives way to 4.
+  const ReplayResult result = replay(trace, {.num_slots = 3, .max_rows = 1}, make_lru_policy(3));
+  EXPECT_EQ(result.prompt.num_uses, 6);
+  EXPECT_EQ(result.prompt.num_hits, 1);
+}
+
 TEST(RoutingTraceTest, ReadsTokensInOrderWhateverTheLinesOrder) {
   const TempFolder folder;
   const auto path = (folder.path() / "trace.csv").string();
@@ -112,6 +126,7 @@ TEST(RoutingTraceTest, ReadsTokensInOrderWhateverTheLinesOrder) {
   EXPECT_EQ(trace.tokens[0].phase, 0);
   EXPECT_EQ(trace.tokens[0].experts_of.at(0), (std::vector<int32_t>{1, 3}));
   EXPECT_EQ(trace.tokens[1].phase, 1);
+  EXPECT_EQ(trace.tokens[1].position, 1) << "in the turn, whatever its own count of steps says";
   EXPECT_EQ(trace.num_experts, 10);
   EXPECT_EQ(trace.num_layers, 2);
   EXPECT_EQ(uses_of(trace, {}), (std::vector<ExpertKey>{{0, 1}, {0, 3}, {2, 9}, {0, 4}}));
@@ -123,9 +138,10 @@ TEST(RoutingTraceTest, ReadsWhatTheEngineRecords) {
   std::ofstream(path)
       << "# routing recorded by Augur\nstep,turn,phase,position,layer,experts,weights\n"
          "0,7,0,0,1,3 4,0.6000 0.4000\n0,7,0,1,1,4 2,0.5 0.5\n"
-         "1,7,1,2,1,0 2,1 0\n1,5,1,9,1,1 2,1 0\n";
+         "1,7,1,2,1,0 2,1 0\n1,5,1,9,1,1 2,1 0\n1,2,0,0,1,1 2,1 0\n";
   const RoutingTrace trace = read_routing_trace(path);
-  ASSERT_EQ(trace.tokens.size(), 4u);
+  ASSERT_EQ(trace.tokens.size(), 5u);
+  EXPECT_EQ(trace.tokens[4].turn, 2) << "rows that decode ran before it";
   EXPECT_EQ(trace.tokens[1].step, 0);
   EXPECT_EQ(trace.tokens[1].position, 1);
   EXPECT_EQ(trace.tokens[2].turn, 5) << "by sequence within a step";

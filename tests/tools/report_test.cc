@@ -56,7 +56,7 @@ TEST(Summary, SaysHowManyLinesWereBadAndWhere) {
 }
 
 TEST(Summary, AsJsonHasEveryFigure) {
-  const boost::json::value summary = boost::json::parse(summary_json(Mode::kScore, scored()));
+  const boost::json::value summary = boost::json::parse(summary_json(Mode::kScore, scored(), ""));
   EXPECT_EQ(summary.at("documents"), 10);
   EXPECT_EQ(summary.at("documents_of_this_run"), 4);
   EXPECT_EQ(summary.at("bad_lines"), 2);
@@ -69,9 +69,13 @@ TEST(Summary, AsJsonHasEveryFigure) {
   JobResult interrupted = scored();
   interrupted.signal = 2;
   interrupted.totals.scored_tokens = 0;
-  const boost::json::value half = boost::json::parse(summary_json(Mode::kScore, interrupted));
+  const boost::json::value half = boost::json::parse(summary_json(Mode::kScore, interrupted, ""));
   EXPECT_EQ(half.at("is_complete"), false);
   EXPECT_TRUE(half.at("perplexity").is_null());
+  EXPECT_FALSE(half.as_object().contains("experts"));
+  const boost::json::value with_experts =
+      boost::json::parse(summary_json(Mode::kScore, scored(), "{\"expert_uses\":7}"));
+  EXPECT_EQ(with_experts.at("experts").at("expert_uses"), 7);
 }
 
 TEST(JobResult, TheExitStatusSaysHowItEnded) {

@@ -4,8 +4,8 @@
 #include <functional>
 #include <span>
 
-#include "cache/expert_pool.h"
 #include "tools/replay/instant_fetcher.h"
+#include "tools/replay/traced_rows.h"
 
 namespace augur {
 namespace {
@@ -13,9 +13,10 @@ namespace {
 // Some tokens' choices of one layer.
 struct LayerPart {
   int32_t layer = 0;
-  std::vector<int32_t> experts;          // rising
-  std::vector<int32_t> num_rows;         // by expert
-  std::vector<int32_t> num_decode_rows;  // likewise
+  std::vector<int32_t> experts;  // rising
+  // By expert, of all of the step's rows: what the engine knows when a part begins.
+  std::vector<int32_t> num_rows;
+  std::vector<int32_t> num_decode_rows;
 };
 
 struct Step {
@@ -36,6 +37,16 @@ void visit_steps(const RoutingTrace& trace, const std::function<void(const Step&
   }
 }
 
+void visit_choices(std::span<const TracedToken> tokens,
+                   int32_t layer,
+                   const std::function<void(const TracedToken&, int32_t expert)>& visit) {
+  for (const TracedToken& token : tokens) {
+    const auto found = token.experts_of.find(layer);
+    if (found == token.experts_of.end()) continue;
+    for (const int32_t expert : found->second) visit(token, expert);
+  }
+}
+
 void visit_parts(const RoutingTrace& trace,
                  const Step& step,
                  int64_t max_rows,
@@ -49,20 +60,19 @@ void visit_parts(const RoutingTrace& trace,
   const bool is_alone = step.tokens.size() == 1;
   LayerPart part;
   for (part.layer = 0; part.layer < num_layers; ++part.layer) {
+    part.num_rows.assign(trace.num_experts, 0);
+    part.num_decode_rows.assign(trace.num_experts, 0);
+    visit_choices(step.tokens, part.layer, [&](const TracedToken& token, int32_t expert) {
+      ++part.num_rows[expert];
+      part.num_decode_rows[expert] += is_alone || token.is_generated();
+    });
     for (size_t first = 0; first < step.tokens.size(); first += static_cast<size_t>(max_rows)) {
-      part.num_rows.assign(trace.num_experts, 0);
-      part.num_decode_rows.assign(trace.num_experts, 0);
-      part.experts.clear();
       const size_t count = std::min(static_cast<size_t>(max_rows), step.tokens.size() - first);
-      for (const TracedToken& token : step.tokens.subspan(first, count)) {
-        const auto found = token.experts_of.find(part.layer);
-        if (found == token.experts_of.end()) continue;
-        for (const int32_t expert : found->second) {
-          if (part.num_rows[expert]++ == 0) part.experts.push_back(expert);
-          part.num_decode_rows[expert] += is_alone || token.is_generated();
-        }
-      }
+      part.experts.clear();
+      visit_choices(step.tokens.subspan(first, count), part.layer,
+                    [&](const TracedToken&, int32_t expert) { part.experts.push_back(expert); });
       std::sort(part.experts.begin(), part.experts.end());
+      part.experts.erase(std::unique(part.experts.begin(), part.experts.end()), part.experts.end());
       if (!part.experts.empty()) visit(part);
     }
   }
@@ -99,21 +109,33 @@ ReplayResult replay(const RoutingTrace& trace,
                    .num_slots = options.num_slots,
                    .top_k = trace.top_k()},
                   std::move(policy), fetcher, counters);
+  const std::unique_ptr<RoutingObserver> prefetcher =
+      options.make_prefetcher ? options.make_prefetcher(pool) : nullptr;
+  TracedRows rows(trace.top_k());
   ReplayResult result;
   visit_steps(trace, [&](const Step& step) {
     const ExpertUseCounts before = counters.total();
+    if (prefetcher != nullptr) prefetcher->on_step(rows.begin_step(step.tokens));
+    int32_t told_layer = -1;
     visit_parts(trace, step, options.max_rows, [&](const LayerPart& part) {
       pool.begin(part.layer, part.experts, part.num_rows, part.num_decode_rows);
+      if (prefetcher != nullptr && part.layer != told_layer) {
+        prefetcher->on_routing(rows.routing_of(part.layer));
+        told_layer = part.layer;
+      }
       while (!pool.next().empty()) continue;
       pool.end();
     });
     pool.end_step(step.is_generated || step.tokens.size() == 1);
+    if (prefetcher != nullptr) prefetcher->on_step_end();
     ExpertUseCounts counts = counters.total();
     counts -= before;
     ReplayCount& count = step.is_generated ? result.generated : result.prompt;
     count.num_tokens += static_cast<int64_t>(step.tokens.size());
     count.num_uses += counts.num_uses;
     count.num_hits += counts.num_hits;
+    count.num_prefetches += counts.num_prefetches;
+    count.num_useful_prefetches += counts.num_useful_prefetches;
   });
   return result;
 }

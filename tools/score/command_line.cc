@@ -58,6 +58,19 @@ void add_files(CLI::App& app, Options& options) {
       ->option_text("FILE");
 }
 
+void add_experts(CLI::App& app, Options& options) {
+  const std::string group = "Experts";
+  app.add_option("--expert-report", options.expert_report,
+                 "where experts were and how well that served: FILE.json (figures), FILE.svg "
+                 "(picture), or both")
+      ->option_text("FILE")
+      ->group(group);
+  app.add_option("--record-routing", options.record_routing,
+                 "write which experts every token went to, for augur-replay")
+      ->option_text("FILE")
+      ->group(group);
+}
+
 void add_scoring(CLI::App& app, Options& options) {
   const std::string group = "Scoring";
   app.add_flag("--token-logprobs", options.token_logprobs, "list the log-probability of each token")
@@ -173,6 +186,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   add_files(app, options);
   add_scoring(app, options);
   add_generation(app, options.sampling, logit_bias);
+  add_experts(app, options);
   const std::string group = "Configuration";
   app.add_option("--config", options.config_file, "YAML file; keys are listed below")
       ->option_text("FILE")

@@ -36,8 +36,10 @@ struct SamplingFlags {
 struct Options {
   std::string input;
   std::string output;
-  std::string errors;   // empty: OUTPUT.errors.jsonl, none when the output is no plain file
-  std::string summary;  // empty: none
+  std::string errors;          // empty: OUTPUT.errors.jsonl, none when the output is no plain file
+  std::string summary;         // empty: none
+  std::string expert_report;   // empty: none; see report_paths
+  std::string record_routing;  // empty: none
   Mode mode = Mode::kScore;
   bool unordered = false;
   bool resume = false;

@@ -81,19 +81,19 @@ std::string bad_lines_text(const JobResult& result, const std::string& errors_pa
                      errors_path.empty() ? "" : ": ", errors_path);
 }
 
-std::string summary_json(Mode mode, const JobResult& result) {
+std::string summary_json(Mode mode, const JobResult& result, const std::string& experts) {
   const Totals& totals = result.totals;
   const auto perplexity = totals.perplexity();
   return fmt::format(
       "{{\"mode\":\"{}\",\"is_complete\":{},\"documents\":{},\"documents_of_this_run\":{},"
       "\"bad_lines\":{},\"tokens\":{},\"prompt_tokens\":{},\"completion_tokens\":{},"
       "\"scored_tokens\":{},\"logprob_sum\":{},\"perplexity\":{},\"seconds\":{:.6f},"
-      "\"tokens_per_second\":{:.1f}}}\n",
+      "\"tokens_per_second\":{:.1f}{}{}}}\n",
       mode == Mode::kScore ? "score" : "generate", result.signal == 0 && !result.strict_stop,
       totals.documents, result.written.documents, totals.bad_lines, num_tokens(totals),
       totals.prompt_tokens, totals.completion_tokens, totals.scored_tokens, totals.logprob_sum,
       perplexity && std::isfinite(*perplexity) ? fmt::format("{}", *perplexity) : "null",
-      result.seconds, tokens_per_second(result));
+      result.seconds, tokens_per_second(result), experts.empty() ? "" : ",\"experts\":", experts);
 }
 
 std::string resume_command(int argc, const char* const* argv) {

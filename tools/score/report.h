@@ -20,7 +20,8 @@ std::vector<std::string> summary_lines(Mode mode, const JobResult& result);
 std::string bad_lines_text(const JobResult& result, const std::string& errors_path);
 
 /// The same for programs: one line of JSON. `perplexity` is null when nothing was scored.
-std::string summary_json(Mode mode, const JobResult& result);
+/// `experts` is an object of JSON, empty for none.
+std::string summary_json(Mode mode, const JobResult& result, const std::string& experts);
 
 /// The command that goes on with an interrupted run, quoted for a shell: the one that was given,
 /// with --resume in place of --overwrite.

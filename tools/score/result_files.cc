@@ -56,6 +56,8 @@ json::object row_settings(const Options& options,
                         {"kv_cache_dtype", std::string(kEnumWords<KvDtypeChoice>[kv_dtype])},
                         {"max_context", config.kv_cache.max_context},
                         {"unordered", options.unordered}};
+  if (const std::string& trace = config.execution.routing_trace; !trace.empty())
+    settings["routing_trace"] = trace;
   if (options.mode == Mode::kScore) {
     settings["mode"] = "score";
     settings["token_logprobs"] = options.token_logprobs;
