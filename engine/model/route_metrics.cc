@@ -1,5 +1,8 @@
 #include "engine/model/route_metrics.h"
 
+#include <string>
+#include <string_view>
+
 namespace augur {
 namespace {
 
@@ -7,37 +10,38 @@ constexpr double kSecondsOfUs = 1e-6;
 
 class Emitter {
  public:
-  Emitter(const RouteReport& report, const std::function<void(const RouteMetric&)>& emit)
-      : report_(report), emit_(emit) {}
+  Emitter(const RouteReport& report, std::vector<Metric>& metrics)
+      : report_(report), metrics_(metrics) {}
 
   void counter(std::string_view name, std::string_view help, double value) {
-    emit_({name, help, /*is_counter=*/true, {}, value});
+    metrics_.push_back({name, help, MetricKind::kCounter, {}, {}, value});
   }
   void gauge(std::string_view name, std::string_view help, double value) {
-    emit_({name, help, /*is_counter=*/false, {}, value});
+    metrics_.push_back({name, help, MetricKind::kGauge, {}, {}, value});
   }
   template <typename ValueOf>
   void counter_by_layer(std::string_view name, std::string_view help, const ValueOf& value_of) {
-    by_layer(name, help, /*is_counter=*/true, value_of);
+    by_layer(name, help, MetricKind::kCounter, value_of);
   }
   template <typename ValueOf>
   void gauge_by_layer(std::string_view name, std::string_view help, const ValueOf& value_of) {
-    by_layer(name, help, /*is_counter=*/false, value_of);
+    by_layer(name, help, MetricKind::kGauge, value_of);
   }
 
  private:
   template <typename ValueOf>
   void by_layer(std::string_view name,
                 std::string_view help,
-                bool is_counter,
+                MetricKind kind,
                 const ValueOf& value_of) {
     for (const RouteReport::Layer& layer : report_.layers) {
-      emit_({name, help, is_counter, layer.layer_idx, static_cast<double>(value_of(layer))});
+      metrics_.push_back({name, help, kind, "layer", std::to_string(layer.layer_idx),
+                          static_cast<double>(value_of(layer))});
     }
   }
 
   const RouteReport& report_;
-  const std::function<void(const RouteMetric&)>& emit_;
+  std::vector<Metric>& metrics_;
 };
 
 using Layer = RouteReport::Layer;
@@ -93,9 +97,8 @@ void emit_by_tokens(const RouteReport& report, Emitter& emitter) {
 
 }  // namespace
 
-void for_each_route_metric(const RouteReport& report,
-                           const std::function<void(const RouteMetric&)>& emit) {
-  Emitter emitter(report, emit);
+void append_route_metrics(const RouteReport& report, std::vector<Metric>& metrics) {
+  Emitter emitter(report, metrics);
   emitter.gauge("route_cache_lossy", "1 where the route cache may change results",
                 report.serves && !report.is_exact ? 1 : 0);
   emit_gates(report, emitter);

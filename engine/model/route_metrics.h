@@ -1,27 +1,16 @@
-// The figures of a route cache as named values, for summaries and metrics pages.
+// The figures of a route cache, for the list that summaries and metrics pages read.
 // Threading: a report is plain data.
 #pragma once
 
-#include <functional>
-#include <optional>
-#include <string_view>
+#include <vector>
 
+#include "engine/model/expert_metrics.h"
 #include "engine/model/route_memory.h"
 
 namespace augur {
 
-/// One value; those of one name differ in their layer.
-struct RouteMetric {
-  std::string_view name;  // [a-z_]+, its unit last where it has one
-  std::string_view help;  // a line for people
-  bool is_counter = true;
-  std::optional<int> layer;  // of the model; none: of all layers
-  double value = 0;
-};
-
-/// Every figure, those of one name one after another. Ratios of nothing are 0. What only a cache by
-/// state has is left out for one by tokens, and the other way round.
-void for_each_route_metric(const RouteReport& report,
-                           const std::function<void(const RouteMetric&)>& emit);
+/// Appends every figure. Ratios of nothing are 0. What only a cache by state has is left out for
+/// one by tokens, and the other way round.
+void append_route_metrics(const RouteReport& report, std::vector<Metric>& metrics);
 
 }  // namespace augur

@@ -319,10 +319,12 @@ TEST_F(RouteMemoryTest, MetricsSayWhatTheReportSays) {
     const RouteReport report = model->route_memory->report();
     std::map<std::string, double> totals;
     std::map<std::string, int> num_layers;
-    for_each_route_metric(report, [&](const RouteMetric& metric) {
+    std::vector<Metric> metrics;
+    append_route_metrics(report, metrics);
+    for (const Metric& metric : metrics) {
       totals[std::string(metric.name)] += metric.value;
-      num_layers[std::string(metric.name)] += metric.layer.has_value();
-    });
+      num_layers[std::string(metric.name)] += metric.label_name == "layer";
+    }
     EXPECT_EQ(totals["route_cache_lossy"], exact ? 0 : 1);
     EXPECT_EQ(num_layers["route_cache_rows"], kMoeLayers);
     EXPECT_EQ(totals["route_cache_rows"], report.total_gate().num_rows);
