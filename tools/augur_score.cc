@@ -12,6 +12,7 @@
 #include "configs/config_writer.h"
 #include "engine/log.h"
 #include "engine/model/model_loader.h"
+#include "engine/model/route_metrics.h"
 #include "engine/progress.h"
 #include "engine/schedule/signature_oracle.h"
 #include "engine/schedule/validation.h"
@@ -95,16 +96,30 @@ std::string name_of_model(const LoadedModel& model) {
   return valid;
 }
 
-/// What a run tells of its experts when they do not all stay in memory.
+/// What a run tells of its experts.
 struct ExpertFigures {
-  ExpertView view;
+  std::optional<ExpertView> view;  // none when all of them stay in memory
+  std::vector<std::string> lines;
   std::vector<Metric> metrics;
 };
 
-std::optional<ExpertFigures> expert_figures(const LoadedModel& model) {
-  if (model.weights.expert_memory == nullptr) return std::nullopt;
-  ExpertFigures figures{view_of(*model.weights.expert_memory, model.config()), {}};
-  append_expert_metrics(figures.view, figures.metrics);
+ExpertFigures expert_figures(const LoadedModel& model, double seconds) {
+  ExpertFigures figures;
+  if (const ExpertMemory* const memory = model.weights.expert_memory.get()) {
+    figures.view.emplace(view_of(*memory, model.config()));
+    figures.lines = expert_summary_lines(*figures.view, seconds);
+    append_expert_metrics(*figures.view, figures.metrics);
+  }
+  if (model.weights.low_bit_experts != nullptr) {
+    const LowBitCounts counts = model.weights.low_bit_experts->total();
+    figures.lines.push_back(low_bit_summary_line(counts));
+    append_low_bit_metrics(counts, figures.metrics);
+  }
+  if (model.route_memory != nullptr) {
+    const RouteReport report = model.route_memory->report();
+    figures.lines.push_back(route_summary_line(report));
+    append_route_metrics(report, figures.metrics);
+  }
   return figures;
 }
 
@@ -114,30 +129,27 @@ void write_expert_reports(const Options& options,
   const ReportPaths paths = report_paths(options.expert_report);
   if (!paths.json.empty()) {
     write_side_file(paths.json, "the report of experts",
-                    expert_report_json(figures.view, figures.metrics, model));
+                    expert_report_json(*figures.view, figures.metrics, model));
   }
   if (!paths.svg.empty())
-    write_side_file(paths.svg, "the picture of experts", expert_map_svg(figures.view, model));
+    write_side_file(paths.svg, "the picture of experts", expert_map_svg(*figures.view, model));
 }
 
 void tell_result(const Options& options,
                  const JobResult& result,
-                 const std::optional<ExpertFigures>& experts,
+                 const ExpertFigures& experts,
                  int argc,
                  char** argv) {
   std::string errors = options.errors;
   if (errors.empty() && std::filesystem::is_regular_file(options.output))
     errors = options.output + ".errors.jsonl";
   for (const std::string& line : summary_lines(options.mode, result)) log_info("{}", line);
-  if (experts) {
-    for (const std::string& line : expert_summary_lines(experts->view, result.seconds))
-      log_info("{}", line);
-  }
+  for (const std::string& line : experts.lines) log_info("{}", line);
   if (const std::string text = bad_lines_text(result, errors); !text.empty())
     log_warning("{}", text);
   if (!options.summary.empty()) {
     const std::string of_experts =
-        experts ? metrics_json(without_layers(experts->metrics)) : std::string();
+        experts.metrics.empty() ? std::string() : metrics_json(without_layers(experts.metrics));
     write_side_file(options.summary, "the summary", summary_json(options.mode, result, of_experts));
   }
   if (result.strict_stop)
@@ -201,11 +213,11 @@ int run(int argc, char** argv) {
       if (line.is_due()) line.show(progress_text(options.mode, progress));
     });
   }
-  const std::optional<ExpertFigures> experts = expert_figures(*model);
+  const ExpertFigures experts = expert_figures(*model, result.seconds);
   tell_result(options, result, experts, argc, argv);
   if (routing)
     log_info("routing: {} lines in {}", format_count(routing->num_lines()), options.record_routing);
-  if (experts) write_expert_reports(options, *experts, name_of_model(*model));
+  if (experts.view) write_expert_reports(options, experts, name_of_model(*model));
   if (model->routing_driver) log_warning("{}", model->routing_driver->warning());
   return result.exit_status();
 }

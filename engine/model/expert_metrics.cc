@@ -132,4 +132,15 @@ void append_expert_metrics(const ExpertView& view, std::vector<Metric>& metrics)
   add_layers(view, list);
 }
 
+void append_low_bit_metrics(const LowBitCounts& counts, std::vector<Metric>& metrics) {
+  MetricList list(metrics);
+  list.gauge("expert_low_bit_mass", "Share of the gate mass that int8 copies served",
+             counts.low_bit_share());
+  list.counter("expert_choices", "Experts that rows chose", counts.num_choices);
+  list.counter("expert_low_bit_choices", "Of them, those that int8 copies served",
+               counts.num_low_bit_choices);
+  list.counter("expert_avoided_bytes", "Reads that int8 copies made needless",
+               counts.avoided_bytes);
+}
+
 }  // namespace augur

@@ -14,6 +14,7 @@
 #include "cache/expert_pool.h"
 #include "configs/model_config.h"
 #include "engine/model/expert_memory.h"
+#include "engine/model/low_bit_experts.h"
 
 namespace augur {
 
@@ -47,5 +48,7 @@ ExpertView view_of(const ExpertMemory& memory, const ModelConfig& config);
 
 /// Appends all figures. Ratios of nothing are 0.
 void append_expert_metrics(const ExpertView& view, std::vector<Metric>& metrics);
+/// Appends what copies of low precision served.
+void append_low_bit_metrics(const LowBitCounts& counts, std::vector<Metric>& metrics);
 
 }  // namespace augur

@@ -103,6 +103,26 @@ std::vector<std::string> expert_summary_lines(const ExpertView& view, double sec
   return lines;
 }
 
+std::string route_summary_line(const RouteReport& report) {
+  const RouteReport::Gate gate = report.total_gate();
+  std::string line = fmt::format(
+      "route cache: {:.1f} % of {} rows answered",
+      percent(static_cast<double>(gate.num_answered_rows), static_cast<double>(gate.num_rows)),
+      format_count(gate.num_rows));
+  if (!report.is_exact) {
+    const RouteCounts total = report.total_by_state();
+    line += fmt::format(", {:.1f} % found alike, {:.1f} % agreement where checked",
+                        100 * total.hit_rate(), 100 * total.agreement());
+  }
+  return line + (report.serves && !report.is_exact ? " (lossy)" : "");
+}
+
+std::string low_bit_summary_line(const LowBitCounts& counts) {
+  return fmt::format("int8 copies: served {:.2f} % of the gate mass (lossy) and saved reading {}",
+                     100 * counts.low_bit_share(),
+                     format_decimal_bytes(static_cast<double>(counts.avoided_bytes)));
+}
+
 std::string metrics_json(std::span<const Metric> metrics) {
   std::string text;
   for (size_t i = 0; i < metrics.size(); ++i) {
