@@ -64,13 +64,14 @@ std::string config_reference_markdown() {
   const ConfigSchema schema = list_fields(defaults);
   std::string out;
   for (const ConfigSection& section : schema.sections) {
-    out += "### `" + section.path + "`\n" + std::string(section.help) +
-           "\n\n| key | default | accepted | meaning |\n| --- | --- | --- | --- |\n";
+    std::string rows;
     for (const ConfigField& field : schema.fields)
       if (parent_of(field.path) == section.path)
-        out += "| `" + field.path + "` | `" + format_value(field) + "` | " +
-               accepted_values(field) + " | " + std::string(field.help) + " |\n";
-    out += "\n";
+        rows += "| `" + field.path + "` | `" + format_value(field) + "` | " +
+                accepted_values(field) + " | " + std::string(field.help) + " |\n";
+    out += "### `" + section.path + "`\n" + std::string(section.help) + "\n\n";
+    if (!rows.empty())
+      out += "| key | default | accepted | meaning |\n| --- | --- | --- | --- |\n" + rows + "\n";
   }
   return out;
 }

@@ -124,7 +124,7 @@ struct LowBitConfig {
 
 struct ExpertCacheConfig {
   int64_t device_bytes = 0;
-  EvictionChoice policy = EvictionChoice::kLru;
+  EvictionChoice policy = EvictionChoice::kLfu;
   std::string packed_file;
   bool direct_io = true;
   bool verify = false;
@@ -134,10 +134,10 @@ struct ExpertCacheConfig {
   static void visit_fields(Visitor& visit) {
     visit("device_bytes", &ExpertCacheConfig::device_bytes,
           "memory for the pool of experts; 0: all experts stay in memory", bytes_at_least(0));
-    visit(
-        "policy", &ExpertCacheConfig::policy,
-        "which expert gives way: lru: the least recently used, lfu: the least frequently used, "
-        "uses fading, least_stale: of those not used in this step the one whose layer comes last");
+    visit("policy", &ExpertCacheConfig::policy,
+          "which expert gives way: lfu: the least frequently used, uses fading; lru: the least "
+          "recently used; least_stale: of those not used in this step the one whose layer comes "
+          "last");
     visit("packed_file", &ExpertCacheConfig::packed_file,
           "file that augur-pack wrote, to read experts from; empty: the checkpoint's own files");
     visit("direct_io", &ExpertCacheConfig::direct_io,
