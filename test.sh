@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test: release, then AddressSanitizer and
-# UndefinedBehaviorSanitizer, then each fuzz target and each benchmark for a moment.
+# Installs what is missing, builds, and runs every test: release, then each benchmark and each fuzz
+# target for a moment, what runs beside the model's thread under ThreadSanitizer, and every test
+# again under AddressSanitizer and UndefinedBehaviorSanitizer.
 #   ./test.sh          all of it
 #   ./test.sh release  only the release build's tests
 set -euo pipefail
@@ -20,6 +21,12 @@ tools/run_benches.sh --brief
 
 echo "== fuzz targets, a moment each"
 tools/run_fuzzers.sh 5
+
+echo "== ThreadSanitizer: the pool, the loader and the route cache"
+cmake --preset tsan >/dev/null
+cmake --build build/tsan --target augur_cache_test augur_prefetch_test
+build/tsan/tests/cache/augur_cache_test --gtest_brief=1
+build/tsan/tests/prefetch/augur_prefetch_test --gtest_brief=1
 
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer"
 cmake --preset asan >/dev/null

@@ -33,8 +33,7 @@ TEST(CudaOps, SaysWhatItCannotRun) {
             "head_dim is 20; accepted on CUDA: a multiple of 8 up to 256");
   StepLimits too_many = fine;
   too_many.max_seqs = 5000;
-  EXPECT_EQ(ops->why_unsupported(too_many),
-            "max_batch_size is 5000; accepted on CUDA: up to 4095");
+  EXPECT_EQ(ops->why_unsupported(too_many), "max_batch_size is 5000; accepted on CUDA: up to 4095");
 }
 
 TEST(CudaOps, RefusesADeviceThatIsNotThere) {

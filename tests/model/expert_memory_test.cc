@@ -13,9 +13,8 @@
 #include "engine/schedule/engine.h"
 #include "prefetch/packed_writer.h"
 #include "tests/model/random_steps.h"
+#include "tests/model/small_checkpoint.h"
 #include "tests/model/store_fetcher.h"
-#include "tests/temp_folder.h"
-#include "tools/random_checkpoint.h"
 
 namespace augur {
 namespace {
@@ -26,7 +25,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // Four layers of experts, 20 of them, top 3; the first layer is dense.
-constexpr std::string_view kConfig = R"({
+struct SmallModel {
+  static constexpr std::string_view kConfigJson = R"({
   "architectures": ["Glm4MoeForCausalLM"], "model_type": "glm4_moe", "hidden_act": "silu",
   "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2,
   "head_dim": 16, "intermediate_size": 96, "moe_intermediate_size": 32, "n_routed_experts": 20,
@@ -36,6 +36,7 @@ constexpr std::string_view kConfig = R"({
   "max_position_embeddings": 256, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
   "tie_word_embeddings": false, "torch_dtype": "bfloat16", "num_nextn_predict_layers": 0,
   "eos_token_id": 2})";
+};
 constexpr int kMoeLayers = 4;
 constexpr int kExperts = 20;
 constexpr int kTopK = 3;
@@ -78,36 +79,8 @@ struct Case {
   uint64_t seed = 0;
 };
 
-class ExpertMemoryTest : public ::testing::Test {
+class ExpertMemoryTest : public test::SmallCheckpointTest<SmallModel> {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    write_random_checkpoint({.output = *folder_ / "model",
-                             .config_json = kConfig,
-                             .config_name = "config",
-                             .seed = 3,
-                             .shard_bytes = int64_t{1} << 30,
-                             .num_threads = 1});
-  }
-  static void TearDownTestSuite() {
-    delete folder_;
-    folder_ = nullptr;
-  }
-
-  static EngineConfig config(PrecisionChoice precision) {
-    EngineConfig config;
-    config.model.path = (*folder_ / "model").string();
-    config.execution.device = DeviceChoice::kCpu;
-    config.execution.precision = precision;
-    config.execution.num_threads = 1;
-    config.execution.max_batch_size = 6;
-    config.execution.max_tokens_per_step = 64;
-    config.kv_cache.block_size = 16;
-    config.kv_cache.max_context = 128;
-    config.logging.level = LogLevel::kOff;
-    return config;
-  }
-
   static std::unique_ptr<LoadedModel> load_pooled(const Case& test) {
     EngineConfig pooled = config(test.precision);
     pooled.cache.experts.device_bytes = int64_t{1} << 30;  // as many as there are; see below
@@ -162,13 +135,10 @@ class ExpertMemoryTest : public ::testing::Test {
     num_useful_prefetches_ += total.num_useful_prefetches;
   }
 
-  static TempFolder* folder_;
   // Of all models of a test.
   static inline int64_t num_prefetches_ = 0;
   static inline int64_t num_useful_prefetches_ = 0;
 };
-TempFolder* ExpertMemoryTest::folder_ = nullptr;
-
 // Thousands of steps in all: every precision, pools from one layer's need to everything, each
 // policy and random eviction, with prefetching and without, fetches ending in any order.
 TEST_F(ExpertMemoryTest, GivesTheBitsOfTheResidentModelWhateverThePool) {

@@ -15,9 +15,8 @@
 #include "kernels/cpu/memory.h"
 #include "tests/cache/fake_fetcher.h"
 #include "tests/model/random_steps.h"
+#include "tests/model/small_checkpoint.h"
 #include "tests/model/store_fetcher.h"
-#include "tests/temp_folder.h"
-#include "tools/random_checkpoint.h"
 
 namespace augur {
 namespace {
@@ -28,7 +27,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // A dense layer, then three with 20 experts, top 4.
-constexpr std::string_view kConfig = R"({
+struct SmallModel {
+  static constexpr std::string_view kConfigJson = R"({
   "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu",
   "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
   "head_dim": 16, "intermediate_size": 96, "moe_intermediate_size": 32, "num_experts": 20,
@@ -36,37 +36,16 @@ constexpr std::string_view kConfig = R"({
   "norm_topk_prob": true, "vocab_size": 96, "attention_bias": false,
   "max_position_embeddings": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
   "tie_word_embeddings": false, "torch_dtype": "bfloat16", "eos_token_id": 2})";
+};
 constexpr int kMoeLayers = 3;
 constexpr int kExperts = 20;
 constexpr int kTopK = 4;
 constexpr int64_t kHidden = 64;
 
-class LowBitExpertsTest : public ::testing::Test {
+class LowBitExpertsTest : public test::SmallCheckpointTest<SmallModel> {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    write_random_checkpoint({.output = *folder_ / "model",
-                             .config_json = kConfig,
-                             .config_name = "config",
-                             .seed = 5,
-                             .shard_bytes = int64_t{1} << 30,
-                             .num_threads = 1});
-  }
-  static void TearDownTestSuite() {
-    delete folder_;
-    folder_ = nullptr;
-  }
-
   static EngineConfig config(double confidence) {
-    EngineConfig config;
-    config.model.path = (*folder_ / "model").string();
-    config.execution.device = DeviceChoice::kCpu;
-    config.execution.precision = PrecisionChoice::kReference;
-    config.execution.num_threads = 1;
-    config.execution.max_batch_size = 6;
-    config.execution.max_tokens_per_step = 64;
-    config.kv_cache.block_size = 16;
-    config.kv_cache.max_context = 128;
+    EngineConfig config = SmallCheckpointTest::config(PrecisionChoice::kReference);
     config.prefetch.enabled = false;
     config.cache.experts.device_bytes = int64_t{1} << 30;  // as many as there are; see load
     config.cache.experts.low_bit = {.enabled = true,
@@ -87,10 +66,7 @@ class LowBitExpertsTest : public ::testing::Test {
     };
     return load_model(config, listener);
   }
-
-  static TempFolder* folder_;
 };
-TempFolder* LowBitExpertsTest::folder_ = nullptr;
 
 // Runs single layers of a loaded model on random rows, and looks at what was served.
 class LayerRunner final : public RoutingObserver {

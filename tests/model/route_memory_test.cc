@@ -14,9 +14,8 @@
 #include "engine/model/model_loader.h"
 #include "engine/model/route_metrics.h"
 #include "tests/model/random_steps.h"
+#include "tests/model/small_checkpoint.h"
 #include "tests/prefetch/row_major_ops.h"
-#include "tests/temp_folder.h"
-#include "tools/random_checkpoint.h"
 
 namespace augur {
 namespace {
@@ -25,7 +24,8 @@ using test::RandomSteps;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr std::string_view kConfig = R"({
+struct SmallModel {
+  static constexpr std::string_view kConfigJson = R"({
   "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu",
   "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
   "head_dim": 16, "intermediate_size": 96, "moe_intermediate_size": 32, "num_experts": 20,
@@ -33,38 +33,12 @@ constexpr std::string_view kConfig = R"({
   "mlp_only_layers": [0], "vocab_size": 96, "attention_bias": false,
   "max_position_embeddings": 256, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
   "tie_word_embeddings": false, "torch_dtype": "bfloat16", "eos_token_id": 2})";
+};
 constexpr int kMoeLayers = 3;
 constexpr int kTexts = 3;
 
-class RouteMemoryTest : public ::testing::Test {
+class RouteMemoryTest : public test::SmallCheckpointTest<SmallModel> {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    write_random_checkpoint({.output = *folder_ / "model",
-                             .config_json = kConfig,
-                             .config_name = "config",
-                             .seed = 3,
-                             .shard_bytes = int64_t{1} << 30,
-                             .num_threads = 1});
-  }
-  static void TearDownTestSuite() {
-    delete folder_;
-    folder_ = nullptr;
-  }
-
-  static EngineConfig config(PrecisionChoice precision = PrecisionChoice::kBF16) {
-    EngineConfig config;
-    config.model.path = (*folder_ / "model").string();
-    config.execution.device = DeviceChoice::kCpu;
-    config.execution.precision = precision;
-    config.execution.num_threads = 1;
-    config.execution.max_batch_size = 6;
-    config.execution.max_tokens_per_step = 64;
-    config.kv_cache.block_size = 16;
-    config.kv_cache.max_context = 128;
-    config.logging.level = LogLevel::kOff;
-    return config;
-  }
   static EngineConfig serving(bool exact, PrecisionChoice precision = PrecisionChoice::kBF16) {
     EngineConfig result = config(precision);
     result.cache.expert_route.enabled = true;
@@ -115,11 +89,7 @@ class RouteMemoryTest : public ::testing::Test {
     limits.max_seqs = 1;
     return limits;
   }
-
-  static TempFolder* folder_;
 };
-TempFolder* RouteMemoryTest::folder_ = nullptr;
-
 // What was learned in a batch serves a lone sequence and the other way round, whole prompts and
 // chunks alike; texts are forgotten and learned again where there is no room for all.
 TEST_F(RouteMemoryTest, ServingExactlyKeepsEveryBit) {

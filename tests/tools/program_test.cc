@@ -88,7 +88,8 @@ TEST_F(ProgramTest, ClosesWithAWarningWhereRoutingWasForced) {
   EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing_trace"));
   folder_.write("trace.csv", "step,turn,phase,position,layer,experts\n0,0,0,0,1,3 1 4 15\n");
   EXPECT_EQ(run({"-i", input, "-o", folder_.file("other"), "--set", setting}), 1);
-  EXPECT_THAT(folder_.read("stderr"), HasSubstr("routing of layers: 1; accepted: at least the model's 6"));
+  EXPECT_THAT(folder_.read("stderr"),
+              HasSubstr("routing of layers: 1; accepted: at least the model's 6"));
 }
 
 TEST_F(ProgramTest, AnswersAndContinues) {
