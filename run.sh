@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and shows Augur's main job on the demo model.
-#   ./run.sh                    score real text, continue a sentence, answer two questions
+#   ./run.sh                    score real text, also with fewer experts in memory than there are,
+#                               continue a sentence, answer two questions
 #   ./run.sh build              only install and build
 #   ./run.sh score ARGS...      run augur-score with these arguments
 set -euo pipefail
@@ -17,7 +18,7 @@ case "${1:-demo}" in
   build) exit 0 ;;
   score) shift; exec "$score" "$@" ;;
   demo) ;;
-  *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 1 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 1 ;;
 esac
 
 out=$(mktemp -d)
@@ -29,6 +30,13 @@ echo "== Scoring: how likely does the demo model find 88 documents it has not se
   --max-tokens-per-document 1024
 echo "The first three of $(wc -l <"$out/scores.jsonl") result lines:"
 head -n 3 "$out/scores.jsonl"
+
+echo
+echo "== The same with a quarter of the experts in memory and the others read as they are wanted"
+"$score" --set logging.level=warning --set cache.experts.device_bytes=4608KiB \
+  --input tests/data/eval.jsonl --output "$out/pooled.jsonl" --max-tokens-per-document 1024
+cmp "$out/scores.jsonl" "$out/pooled.jsonl"
+echo "The output is the same, byte for byte (docs/expert-memory.md)."
 
 echo
 echo "== Generating: one text to continue, two questions to answer"
