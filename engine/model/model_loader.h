@@ -78,12 +78,4 @@ std::unique_ptr<LoadedModel> generate_model(const EngineConfig& config,
                                             const std::string& name,
                                             const LoadListener& listener);
 
-/// The limits a decoder gets from the configuration and the model; num_kv_blocks and max_tokens
-/// are settled with the memory there is. Throws ConfigError for a kv_cache.dtype that `ops` does
-/// not keep, a max_context beyond the model's, and a cache of less than one block.
-ModelRunner::Limits plan_limits(const EngineConfig& config,
-                                const ModelConfig& model,
-                                const Ops& ops,
-                                int64_t memory_for_kv_bytes);
-
 }  // namespace augur

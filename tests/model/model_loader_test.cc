@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "configs/config_error.h"
+#include "engine/model/limits_plan.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "tests/prefetch/row_major_ops.h"
 #include "tests/temp_folder.h"
