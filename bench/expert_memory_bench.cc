@@ -210,8 +210,7 @@ class Bench {
     const std::unique_ptr<Ops> ops = make_cpu_ops(1);
     const ModelConfig& model = description.config;
     if (model.moe.num_experts == 0) throw std::runtime_error("the model has no experts");
-    num_keys_ = model.moe.num_experts *
-                std::count(model.layers.begin(), model.layers.end(), LayerKind::kMoe);
+    num_keys_ = model.moe.num_experts * model.num_moe_layers();
     // As slots are laid out, at whole pages.
     const int64_t block_bytes =
         expert_layout(*ops, model.hidden_size, model.moe.intermediate_size).block_bytes;

@@ -66,6 +66,15 @@ struct ModelConfig {
   int32_t bos_token_id = -1;           // -1: none
 
   int num_layers() const { return static_cast<int>(layers.size()); }
+  /// The numbers of the layers that have experts, rising.
+  std::vector<int> moe_layers() const {
+    std::vector<int> numbers;
+    for (int layer = 0; layer < num_layers(); ++layer) {
+      if (layers[layer] == LayerKind::kMoe) numbers.push_back(layer);
+    }
+    return numbers;
+  }
+  int num_moe_layers() const { return static_cast<int>(moe_layers().size()); }
 };
 
 }  // namespace augur

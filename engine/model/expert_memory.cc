@@ -19,8 +19,7 @@ ExpertMemory::ExpertMemory(const ModelConfig& config,
       num_decode_rows_(num_experts_) {
   AUGUR_REQUIRE(ops.uses_host_memory(), "the host cannot fill the memory of this backend");
   const ExpertPoolShape shape = {.num_layers = config.num_layers(),
-                                 .num_moe_layers = static_cast<int>(std::count(
-                                     config.layers.begin(), config.layers.end(), LayerKind::kMoe)),
+                                 .num_moe_layers = config.num_moe_layers(),
                                  .num_experts = num_experts_,
                                  .num_slots = parts.num_slots,
                                  .top_k = config.moe.top_k};

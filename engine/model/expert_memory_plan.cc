@@ -32,10 +32,6 @@ std::unique_ptr<EvictionPolicy> make_policy(EvictionChoice choice,
   return nullptr;
 }
 
-int64_t num_moe_layers(const ModelConfig& model) {
-  return std::count(model.layers.begin(), model.layers.end(), LayerKind::kMoe);
-}
-
 }  // namespace
 
 ExpertMemoryPlan plan_expert_memory(const ExpertCacheConfig& config,
@@ -44,7 +40,7 @@ ExpertMemoryPlan plan_expert_memory(const ExpertCacheConfig& config,
   ExpertMemoryPlan plan;
   if (model.moe.num_experts == 0) return plan;
   plan.layout = expert_layout(ops, model.hidden_size, model.moe.intermediate_size);
-  const int64_t num_keys = num_moe_layers(model) * model.moe.num_experts;
+  const int64_t num_keys = int64_t{model.num_moe_layers()} * model.moe.num_experts;
   plan.all_bytes = plan.layout.block_bytes * num_keys;
   if (config.device_bytes == 0) {
     if (config.low_bit.enabled) {
@@ -70,7 +66,7 @@ ExpertMemoryPlan plan_expert_memory(const ExpertCacheConfig& config,
             "a token needs of a layer ({} keep all that it needs of the model)",
             format_bytes(config.device_bytes), num_slots, format_bytes(block_bytes),
             format_bytes(block_bytes * model.moe.top_k), model.moe.top_k,
-            format_bytes(block_bytes * model.moe.top_k * num_moe_layers(model))));
+            format_bytes(block_bytes * model.moe.top_k * model.num_moe_layers())));
   }
   plan.num_slots = static_cast<int>(num_slots);
   plan.description =

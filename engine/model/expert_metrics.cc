@@ -116,11 +116,7 @@ void add_layers(const ExpertView& view, MetricList& list) {
 }  // namespace
 
 ExpertView view_of(const ExpertMemory& memory, const ModelConfig& config) {
-  ExpertView view{memory.counters(), memory.pool(), memory.slot_bytes(), {}};
-  for (int layer = 0; layer < config.num_layers(); ++layer) {
-    if (config.layers[layer] == LayerKind::kMoe) view.moe_layers.push_back(layer);
-  }
-  return view;
+  return {memory.counters(), memory.pool(), memory.slot_bytes(), config.moe_layers()};
 }
 
 void append_expert_metrics(const ExpertView& view, std::vector<Metric>& metrics) {

@@ -13,10 +13,6 @@ namespace {
 // Rows that calibration runs at once: enough to use the kernels well, few enough to stay small.
 constexpr int64_t kCalibrationRows = 64;
 
-int num_moe_layers(const ModelConfig& model) {
-  return static_cast<int>(std::count(model.layers.begin(), model.layers.end(), LayerKind::kMoe));
-}
-
 ExpertLayout int8_layout(const ModelConfig& model, const Ops& ops) {
   return expert_layout(ops, model.hidden_size, model.moe.intermediate_size, ExpertFormat::kInt8);
 }
@@ -50,7 +46,7 @@ LowBitExperts::LowBitExperts(const LowBitConfig& config,
       ops_(ops),
       store_(store),
       pool_(pool),
-      copies_(ops, layout_, num_moe_layers(model), num_experts_),
+      copies_(ops, layout_, model.num_moe_layers(), num_experts_),
       layers_(model.layers.size()),
       served_(num_experts_),
       choices_(ops.allocate(kCalibrationRows * int64_t{sizeof(int32_t)})),
@@ -69,8 +65,8 @@ LowBitExperts::LowBitExperts(const LowBitConfig& config,
 }
 
 int64_t LowBitExperts::num_bytes(const ModelConfig& model, const Ops& ops) {
-  const int64_t num_copies = int64_t{num_moe_layers(model)} * model.moe.num_experts;
-  return ExpertSlots::num_bytes(int8_layout(model, ops), num_moe_layers(model),
+  const int64_t num_copies = int64_t{model.num_moe_layers()} * model.moe.num_experts;
+  return ExpertSlots::num_bytes(int8_layout(model, ops), model.num_moe_layers(),
                                 model.moe.num_experts) +
          num_copies * int64_t{sizeof(int32_t)} + kCalibrationRows * (8 + model.hidden_size * 4);
 }

@@ -11,11 +11,7 @@
 namespace augur {
 
 MoeLayers moe_layers_of(const ModelConfig& model) {
-  std::vector<int> layers;
-  for (int layer = 0; layer < model.num_layers(); ++layer) {
-    if (model.layers[layer] == LayerKind::kMoe) layers.push_back(layer);
-  }
-  return {std::move(layers), static_cast<int>(model.moe.num_experts)};
+  return {model.moe_layers(), static_cast<int>(model.moe.num_experts)};
 }
 
 std::unique_ptr<Predictor> make_gate_lookahead(const ModelConfig& model,

@@ -119,9 +119,7 @@ RouteCacheShape route_cache_shape(const ModelConfig& model) {
   shape.hidden_size = model.hidden_size;
   shape.num_experts = static_cast<int>(model.moe.num_experts);
   shape.top_k = model.moe.top_k;
-  for (int layer = 0; layer < model.num_layers(); ++layer) {
-    if (model.layers[layer] == LayerKind::kMoe) shape.moe_layers.push_back(layer);
-  }
+  shape.moe_layers = model.moe_layers();
   return shape;
 }
 

@@ -15,14 +15,6 @@ namespace {
 
 constexpr int kBytesPerChoice = 4;
 
-std::vector<int> moe_layers_of(const ModelConfig& model) {
-  std::vector<int> layers;
-  for (int layer = 0; layer < model.num_layers(); ++layer) {
-    if (model.layers[layer] == LayerKind::kMoe) layers.push_back(layer);
-  }
-  return layers;
-}
-
 std::vector<int32_t> layers_of(const RoutingTrace& trace) {
   std::set<int32_t> layers;
   for (const TracedToken& token : trace.tokens) {
@@ -92,7 +84,7 @@ RecordedRoutes fit_routes(const RoutingTrace& trace,
   routes.path = path;
   routes.num_tokens = static_cast<int64_t>(trace.tokens.size());
   routes.top_k = model.moe.top_k;
-  routes.layers = moe_layers_of(model);
+  routes.layers = model.moe_layers();
   check_shape(trace, path, model, routes.layers.size());
 
   // Texts that ran together are interleaved in the trace.

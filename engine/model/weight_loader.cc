@@ -378,9 +378,8 @@ int64_t packed_weight_bytes(const ModelConfig& config, const Ops& ops, int64_t m
 
 int64_t packed_expert_bytes(const ModelConfig& config, const Ops& ops) {
   if (config.moe.num_experts == 0) return 0;
-  const auto num_moe_layers =
-      std::count(config.layers.begin(), config.layers.end(), LayerKind::kMoe);
-  return layouts_of_experts(config, ops).bf16.block_bytes * num_moe_layers * config.moe.num_experts;
+  return layouts_of_experts(config, ops).bf16.block_bytes * config.num_moe_layers() *
+         config.moe.num_experts;
 }
 
 ModelWeights load_weights(const ModelConfig& config,
