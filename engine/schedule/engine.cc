@@ -114,6 +114,7 @@ class Engine::Impl {
   /// that cannot be done without them, or would keep others waiting.
   void plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan);
   void count_rows(const std::vector<ScheduledRows>& plan);
+  void mark_started(const std::vector<ScheduledRows>& plan, RequestTimes::Time now);
   void fail(const Flight& flight, const StepFailed& error);
   void collect(const Flight& flight);
   void drop_flights();
@@ -145,7 +146,8 @@ class Engine::Impl {
 
   // Of one step; they keep their memory.
   std::vector<LogitResult> results_;
-  std::vector<Sequence*> prefilled_;  // those that generate nothing, when their prompt is done
+  std::vector<Sequence*> prefilled_;     // those that generate nothing, when their prompt is done
+  std::vector<ActiveRequest*> started_;  // on_started is due
   std::vector<News> news_;
   size_t num_news_ = 0;
   std::vector<std::unique_ptr<ActiveRequest>> ended_;  // deleted once nothing points to them
@@ -164,6 +166,7 @@ void Engine::Impl::submit(Request request) {
   if (params.min_tokens > 0) active->min_tokens_bias = forbid(params.logit_bias, active->stop_ids);
   active->result.id = asked.id;
   active->result.num_prompt_tokens = static_cast<int64_t>(asked.prompt_ids.size());
+  active->result.times.submitted = std::chrono::steady_clock::now();
   const int num_sequences = params.max_tokens > 0 ? params.n : 1;
   active->sequences.reserve(num_sequences);
   for (int i = 0; i < num_sequences; ++i) {
@@ -255,7 +258,9 @@ bool Engine::Impl::launch(Flight& flight) {
   }
   ++num_flights_;
   count_rows(flight.plan);
-  const auto elapsed = std::chrono::steady_clock::now() - start;
+  const auto now = std::chrono::steady_clock::now();
+  mark_started(flight.plan, now);
+  const auto elapsed = now - start;
   counters_.step_us += std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count();
   return true;
 }
@@ -350,6 +355,15 @@ void Engine::Impl::count_rows(const std::vector<ScheduledRows>& plan) {
   }
 }
 
+void Engine::Impl::mark_started(const std::vector<ScheduledRows>& plan, RequestTimes::Time now) {
+  for (const ScheduledRows& rows : plan) {
+    ActiveRequest& active = *rows.sequence->request;
+    if (std::exchange(active.is_started, true)) continue;
+    active.result.times.started = now;
+    if (active.request.on_started) started_.push_back(&active);
+  }
+}
+
 void Engine::Impl::take_results(Flight& flight) {
   num_news_ = 0;
   for (size_t i = 0; i < results_.size(); ++i) {
@@ -377,6 +391,9 @@ void Engine::Impl::take_token(Sequence& sequence, LogitResult& result) {
   const int32_t token_id = result.sampled_id;
   const size_t old_text_bytes = completion.text.size();
 
+  if (active.result.times.first_token == RequestTimes::Time()) {
+    active.result.times.first_token = std::chrono::steady_clock::now();
+  }
   completion.output_ids.push_back(token_id);
   if (params.logprobs >= 0) {
     completion.logprobs.push_back({token_id, result.logprob, std::move(result.top)});
@@ -443,6 +460,13 @@ void Engine::Impl::end_sequence(Sequence& sequence, FinishReason reason) {
 // Callbacks come last, when everything else is settled: they may submit and abort.
 void Engine::Impl::deliver() {
   is_delivering_ = true;
+  for (size_t i = 0; i < started_.size(); ++i) {
+    ActiveRequest& active = *started_[i];
+    if (active.is_ended) continue;  // aborted by a callback before this one
+    active.request.on_started(
+        {active.result.num_prompt_tokens, active.result.num_cached_tokens, active.result.times});
+  }
+  started_.clear();
   for (size_t i = 0; i < num_news_; ++i) {
     // A callback before this one may have aborted the request.
     if (!news_[i].request->is_ended) news_[i].request->request.on_update(news_[i].update);
@@ -456,6 +480,7 @@ void Engine::Impl::deliver() {
 
 void Engine::Impl::finish(ActiveRequest& active) {
   active.is_ended = true;
+  active.result.times.finished = std::chrono::steady_clock::now();
   ++counters_.finished_requests;
   if (active.request.sampling.max_tokens > 0) {
     for (Sequence& sequence : active.sequences) {
@@ -469,6 +494,7 @@ bool Engine::Impl::abort(std::string_view id) {
   const auto found = requests_.find(id);
   if (found == requests_.end()) return false;
   ActiveRequest& active = *found->second;
+  if (!is_delivering_) std::erase(started_, &active);
   for (Sequence& sequence : active.sequences) {
     if (sequence.state == Sequence::State::kEnded) continue;
     if (sequence.detokenizer) {

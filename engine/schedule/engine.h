@@ -21,14 +21,24 @@ namespace augur {
 
 class Tokenizer;
 
+/// Who is admitted next. No answer depends on it.
+enum class SchedulePolicy : uint8_t {
+  kFcfs,                // who came first
+  kLongestPrefixMatch,  // whose prompt is in the prefix cache with the most tokens
+  kPriority,            // whose priority is lowest; of those who came first. May preempt others
+  kExpertAffinity,      // whose experts are most like those of the ones that run
+};
+
 struct EngineOptions {
   int64_t max_batch_size = 64;         // completions running at once
   int64_t max_tokens_per_step = 2048;  // prefill and decode rows of one step
   std::vector<int32_t> eos_token_ids;
   uint64_t seed = 0;  // for requests without one
-  // With an oracle, who fits those that run may be admitted before who came first. No answer
-  // depends on it.
+  SchedulePolicy policy = SchedulePolicy::kFcfs;
+  // Of kExpertAffinity, which needs an oracle: how far those who came first may be overtaken.
   AffinityOptions affinity;
+  bool fair_queueing = false;  // tenants take turns by the tokens they were served
+  bool prefix_cache = false;   // keys and values are kept for requests that begin alike
 };
 
 /// Counted since the engine was made.
@@ -40,6 +50,10 @@ struct EngineCounters {
   int64_t reordered_admissions = 0;  // of completions that overtook another
   int64_t finished_requests = 0;     // those aborted too
   int64_t step_us = 0;               // inside ModelRunner::run
+  // Of prompts when they were first admitted: tokens looked up in the prefix cache, those found.
+  int64_t prefix_query_tokens = 0;
+  int64_t prefix_hit_tokens = 0;
+  int64_t prefix_evicted_blocks = 0;  // given up because memory was needed
 };
 
 class Engine {
@@ -65,9 +79,12 @@ class Engine {
   /// was held back included. Returns false when no such request is there.
   bool abort(std::string_view id);
 
-  int64_t num_waiting() const;  // completions
-  int64_t num_running() const;  // completions
-  int64_t num_free_kv_blocks() const;
+  int64_t num_waiting() const;           // completions
+  int64_t num_running() const;           // completions
+  int64_t num_free_kv_blocks() const;    // held by nobody; what only the prefix cache holds is not
+  int64_t num_cached_kv_blocks() const;  // held by the prefix cache, in use or not
+  /// Gives up what the prefix cache holds and nobody uses. Returns the number of blocks freed.
+  int64_t flush_prefix_cache();
   const EngineCounters& counters() const;
 
  private:

@@ -1,6 +1,7 @@
 // What a caller asks of the engine, and what it gets back.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -71,9 +72,27 @@ struct Completion {
   std::string matched_stop;
 };
 
+/// When a request came to what. A time is that of the epoch until it is reached.
+struct RequestTimes {
+  using Time = std::chrono::steady_clock::time_point;
+  Time submitted;
+  Time started;      // the first step that computes some of it is launched
+  Time first_token;  // the step that sampled the first token of any completion has ended
+  Time finished;
+};
+
+/// Told when the first step that computes some of a request has been launched.
+struct RequestStart {
+  int64_t num_prompt_tokens = 0;
+  int64_t num_cached_tokens = 0;  // of the prompt, whose keys and values were there already
+  RequestTimes times;
+};
+
 struct RequestResult {
   std::string id;
   int64_t num_prompt_tokens = 0;
+  int64_t num_cached_tokens = 0;  // as told at the start; not counted again after a preemption
+  RequestTimes times;
   std::vector<ScoredToken>
       prompt_logprobs;                  // of prompt tokens score_from .. end, when score_prompt
   std::vector<Completion> completions;  // n of them; empty when max_tokens is 0
@@ -87,6 +106,11 @@ struct Request {
   bool score_prompt = false;    // log-probabilities of the prompt's own tokens
   int64_t score_from = 1;       // the first prompt token scored, at least 1
   int prompt_top_logprobs = 0;  // alternatives reported beside each
+  int64_t priority = 0;         // lower is served earlier, where the policy says so
+  std::string tenant;           // whose turn it uses up, where tenants share fairly
+  // Keys and values are reused between requests of the same salt only (and within a request).
+  std::string cache_salt;
+  std::function<void(const RequestStart&)> on_started;  // may be empty; called at most once
   std::function<void(const RequestUpdate&)> on_update;  // may be empty
   std::function<void(RequestResult&&)> on_finished;     // called once, also when aborted
 };

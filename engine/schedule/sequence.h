@@ -76,6 +76,7 @@ struct ActiveRequest {
 
   // Engine.
   RequestResult result;  // prompt_logprobs fills by rising position
+  bool is_started = false;
   bool is_ended = false;
 
   /// The next prompt token whose log-probability is not known yet.
