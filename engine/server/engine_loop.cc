@@ -1,23 +1,19 @@
 #include "engine/server/engine_loop.h"
 
-#include <fmt/format.h>
 #include <pthread.h>
 #include <time.h>
 
-#include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <deque>
-#include <map>
+#include <exception>
 #include <mutex>
-#include <set>
+#include <optional>
 #include <thread>
-#include <unordered_set>
 #include <utility>
-#include <variant>
 
 #include "engine/log.h"
-#include "engine/server/queue_rate.h"
+#include "engine/server/admission_queue.h"
+#include "engine/server/engine_worker.h"
 #include "kernels/require.h"
 
 namespace augur::server {
@@ -26,70 +22,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Time = Clock::time_point;
 
-int64_t num_completions(const Request& request) {
-  return std::max(1, request.sampling.n);
-}
-
-struct Submission {
-  uint64_t first_ticket = 0;
-  Time submitted;
-  std::vector<Request> requests;
-};
-struct Abort {
-  uint64_t ticket = 0;
-  AbortCause cause = AbortCause::kNone;
-};
-struct AbortAll {
-  AbortCause cause = AbortCause::kNone;
-};
-struct Call {
-  std::function<void(Engine&)> work;
-};
-using Command = std::variant<Submission, Abort, AbortAll, Call>;
-
-/// What one call, or what is there, amounts to.
-struct Amount {
-  int64_t requests = 0;
-  int64_t tokens = 0;  // of prompts
-  int64_t completions = 0;
-
-  void add(const Amount& other) {
-    requests += other.requests;
-    tokens += other.tokens;
-    completions += other.completions;
-  }
-  void subtract(const Amount& other) {
-    requests -= other.requests;
-    tokens -= other.tokens;
-    completions -= other.completions;
-  }
-};
-
-Amount amount_of(const Request& request) {
-  return {1, static_cast<int64_t>(request.prompt_ids.size()), num_completions(request)};
-}
-
-/// A request that was taken from the commands and has not ended.
-struct Live {
-  std::string engine_id;  // what the engine calls it
-  std::string id;         // what its submitter calls it
-  Time submitted;
-  Time deadline;  // the epoch: none
-  Amount amount;
-  bool is_started = false;
-  AbortCause cause = AbortCause::kNone;
-};
-
 }  // namespace
 
 class EngineLoop::Impl {
  public:
   Impl(Engine& engine, const LoopOptions& options, Sink sink, StepObserver on_step)
-      : engine_(engine),
-        options_(options),
-        sink_(std::move(sink)),
+      : sink_(std::move(sink)),
         on_step_(std::move(on_step)),
-        figures_(read_figures()) {}
+        queue_(options),
+        worker_(engine, options) {
+    figures_ = worker_.figures();
+  }
 
   void start();
   Admission submit(std::vector<Request> requests);
@@ -108,11 +51,11 @@ class EngineLoop::Impl {
   }
   Amount queued() const {
     const std::lock_guard lock(mutex_);
-    return queued_;
+    return queue_.queued();
   }
   Amount unfinished() const {
     const std::lock_guard lock(mutex_);
-    return unfinished_;
+    return queue_.unfinished();
   }
   EngineFigures figures() const {
     const std::lock_guard lock(mutex_);
@@ -122,36 +65,15 @@ class EngineLoop::Impl {
   double cpu_s() const;
 
  private:
-  // Of submit(), under the mutex. Returns an empty reason when there is room.
-  std::string why_full(const Amount& asked) const;
-
   // Everything below runs on the engine's thread.
   void run();
   bool wait_for_work();
-  void obey_commands();
-  void obey(Submission& submission);
-  void obey(Abort& abort) { this->abort(abort.ticket, abort.cause); }
-  void obey(AbortAll& abort) { abort_live(abort.cause); }
-  void obey(Call& call);
-  void take(Request&& request, uint64_t ticket, Time submitted);
-  void add_failure(uint64_t ticket, std::string id, std::string error);
-  void abort(uint64_t ticket, AbortCause cause);
-  void abort_live(AbortCause cause);
-  void abort_overdue();
   void step();
   void die(const std::string& error);
-  void fail_live();
-  void set_deadline(uint64_t ticket, Live& live, Time from, std::chrono::milliseconds timeout);
-  void settle();
-  void settle_started(LoopEvent& event);
-  void settle_finished(LoopEvent& event);
   void deliver();
   void report_idle();
-  EngineFigures read_figures() const;
 
   // Constant after construction.
-  Engine& engine_;
-  const LoopOptions options_;
   const Sink sink_;
   const StepObserver on_step_;
 
@@ -168,27 +90,13 @@ class EngineLoop::Impl {
   bool is_stopping_ = false;
   bool is_dead_ = false;
   uint64_t next_ticket_ = 1;
-  Amount queued_;      // submitted, not started
-  Amount unfinished_;  // submitted, not finished
-  QueueRate queue_rate_;
+  AdmissionQueue queue_;
   EngineFigures figures_;
   bool is_thread_there_ = false;  // cpu_clock_ can be read
   clockid_t cpu_clock_ = 0;
   double cpu_s_ = 0;  // of a thread that has ended
 
-  // Engine's thread only.
-  std::deque<Command> taken_;                   // in the order they came
-  std::map<uint64_t, Live> live_;               // by ticket
-  std::unordered_set<std::string> engine_ids_;  // of live_
-  std::set<std::pair<Time, uint64_t>> deadlines_;
-  std::vector<LoopEvent> events_;  // not handed over yet
-  size_t num_settled_ = 0;         // of events_
-  Amount left_queue_;              // by settled events, not yet taken off the shared counts
-  Amount started_;                 // of those, by starting
-  Amount finished_;
-  bool has_steps_ = false;   // the engine has something to do
-  bool is_changed_ = false;  // figures are to be read anew
-  std::string dead_reason_;  // not empty: dead
+  EngineWorker worker_;  // engine's thread only, once that is there
 };
 
 void EngineLoop::Impl::start() {
@@ -196,21 +104,6 @@ void EngineLoop::Impl::start() {
   AUGUR_REQUIRE(!was_started_, "the loop was started before");
   was_started_ = true;
   thread_ = std::thread([this] { run(); });
-}
-
-std::string EngineLoop::Impl::why_full(const Amount& asked) const {
-  if (unfinished_.completions + asked.completions <= options_.num_places) return "";
-  const auto reason = [](const char* unit, int64_t queued, int64_t more, int64_t max) {
-    return fmt::format("the queue is full: {0} {1} wait, and {2} more are not accepted beyond {3}",
-                       queued, unit, more, max);
-  };
-  if (queued_.requests + asked.requests > options_.max_queued_requests) {
-    return reason("requests", queued_.requests, asked.requests, options_.max_queued_requests);
-  }
-  if (queued_.tokens + asked.tokens > options_.max_queued_tokens) {
-    return reason("prompt tokens", queued_.tokens, asked.tokens, options_.max_queued_tokens);
-  }
-  return "";
 }
 
 Admission EngineLoop::Impl::submit(std::vector<Request> requests) {
@@ -226,16 +119,7 @@ Admission EngineLoop::Impl::submit(std::vector<Request> requests) {
   if (is_draining_) {
     return {.outcome = Admission::Outcome::kDraining, .reason = "the server is shutting down"};
   }
-  if (std::string reason = why_full(asked); !reason.empty()) {
-    const int64_t requests_over = queued_.requests + asked.requests - options_.max_queued_requests;
-    const int64_t tokens_over = queued_.tokens + asked.tokens - options_.max_queued_tokens;
-    return {.outcome = Admission::Outcome::kQueueFull,
-            .retry_after_s = queue_rate_.retry_after_s(requests_over, tokens_over, now),
-            .reason = std::move(reason)};
-  }
-  if (queued_.requests == 0) queue_rate_.on_filled(now);
-  queued_.add(asked);
-  unfinished_.add(asked);
+  if (Admission refusal; !queue_.enter(asked, now, refusal)) return refusal;
   const uint64_t first_ticket = next_ticket_;
   next_ticket_ += requests.size();
   commands_.emplace_back(Submission{first_ticket, now, std::move(requests)});
@@ -299,11 +183,11 @@ void EngineLoop::Impl::run() {
   for (bool is_last = false; !is_last;) {
     is_last = wait_for_work();
     try {
-      obey_commands();
-      abort_overdue();
-      if (is_last) abort_live(AbortCause::kShutdown);
+      worker_.obey_commands();
+      worker_.abort_overdue();
+      if (is_last) worker_.abort_live(AbortCause::kShutdown);
       deliver();
-      if (has_steps_ && !is_last) step();
+      if (worker_.has_steps() && !is_last) step();
     } catch (const std::exception& error) {
       die(error.what());
     } catch (...) {
@@ -323,252 +207,62 @@ bool EngineLoop::Impl::wait_for_work() {
   std::unique_lock lock(mutex_);
   // No deadline needs a timer: who has one is in the engine, which has steps to do then.
   wakes_.wait(lock, [this] {
-    return has_steps_ || is_stopping_ || !commands_.empty() || (!on_idle_.empty() && live_.empty());
+    return worker_.has_steps() || is_stopping_ || !commands_.empty() ||
+           (!on_idle_.empty() && !worker_.has_requests());
   });
-  std::move(commands_.begin(), commands_.end(), std::back_inserter(taken_));
-  commands_.clear();
+  worker_.give(std::exchange(commands_, {}));
   return is_stopping_;
 }
 
-void EngineLoop::Impl::obey_commands() {
-  while (!taken_.empty()) {
-    is_changed_ = true;
-    Command command = std::move(taken_.front());
-    taken_.pop_front();
-    std::visit([this](auto& known) { obey(known); }, command);
-  }
-}
-
-void EngineLoop::Impl::obey(Submission& submission) {
-  uint64_t ticket = submission.first_ticket;
-  for (Request& request : submission.requests) {
-    take(std::move(request), ticket++, submission.submitted);
-  }
-}
-
-void EngineLoop::Impl::obey(Call& call) {
-  try {
-    call.work(engine_);
-  } catch (const std::exception& error) {
-    if (dead_reason_.empty()) throw;
-    log_error("the engine, which has failed before: {}", error.what());
-  }
-}
-
-void EngineLoop::Impl::take(Request&& request, uint64_t ticket, Time submitted) {
-  Live& live = live_[ticket];
-  live.id = request.id;
-  live.submitted = submitted;
-  live.amount = amount_of(request);
-  while (!engine_ids_.insert(request.id).second) request.id += fmt::format("#{}", ticket);
-  live.engine_id = request.id;
-  if (!dead_reason_.empty()) return add_failure(ticket, live.id, dead_reason_);
-
-  request.on_started = [this, ticket](const RequestStart& start) {
-    LoopEvent& event = events_.emplace_back();
-    event.kind = LoopEvent::Kind::kStarted;
-    event.ticket = ticket;
-    event.start = start;
-  };
-  request.on_update = [this, ticket](const RequestUpdate& update) {
-    LoopEvent& event = events_.emplace_back();
-    event.kind = LoopEvent::Kind::kUpdate;
-    event.ticket = ticket;
-    event.update = update;
-  };
-  request.on_finished = [this, ticket](RequestResult&& result) {
-    LoopEvent& event = events_.emplace_back();
-    event.kind = LoopEvent::Kind::kFinished;
-    event.ticket = ticket;
-    event.result = std::move(result);
-  };
-  try {
-    engine_.submit(std::move(request));
-  } catch (const std::logic_error& error) {
-    // One that should not have been let in must not take the others with it.
-    return add_failure(ticket, live.id, error.what());
-  }
-  has_steps_ = true;
-  set_deadline(ticket, live, submitted, options_.waiting_timeout);
-}
-
-void EngineLoop::Impl::add_failure(uint64_t ticket, std::string id, std::string error) {
-  LoopEvent& event = events_.emplace_back();
-  event.kind = LoopEvent::Kind::kFinished;
-  event.ticket = ticket;
-  event.result.id = std::move(id);
-  event.result.num_prompt_tokens = live_.at(ticket).amount.tokens;
-  event.result.times.finished = Clock::now();
-  event.result.error = std::move(error);
-}
-
-void EngineLoop::Impl::abort(uint64_t ticket, AbortCause cause) {
-  const auto found = live_.find(ticket);
-  if (found == live_.end() || !dead_reason_.empty()) return;
-  // Where it has ended in the meantime, the engine does not know it any more and its event stays.
-  if (engine_.abort(found->second.engine_id)) found->second.cause = cause;
-}
-
-void EngineLoop::Impl::abort_live(AbortCause cause) {
-  if (!dead_reason_.empty()) return;  // all have been failed
-  for (auto& [ticket, live] : live_) {
-    if (engine_.abort(live.engine_id)) live.cause = cause;
-  }
-}
-
-void EngineLoop::Impl::abort_overdue() {
-  if (deadlines_.empty()) return;
-  const Time now = Clock::now();
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const uint64_t ticket = deadlines_.begin()->second;
-    deadlines_.erase(deadlines_.begin());
-    Live& live = live_.at(ticket);
-    live.deadline = Time();
-    abort(ticket, live.is_started ? AbortCause::kRunningTimeout : AbortCause::kWaitingTimeout);
-  }
-}
-
 void EngineLoop::Impl::step() {
-  const EngineCounters before = engine_.counters();
-  StepReport report;
-  report.begin = Clock::now();
-  step_began_ = report.begin.time_since_epoch().count();
   struct Ended {
     std::atomic<Clock::rep>& began;
     ~Ended() { began = 0; }
   };
+  std::optional<StepReport> report;
   {
     const Ended ended{step_began_};
-    has_steps_ = engine_.step();
+    step_began_ = Clock::now().time_since_epoch().count();
+    report = worker_.step();
   }
-  is_changed_ = true;
-  report.end = Clock::now();
   deliver();
-  if (!has_steps_ || !on_step_) return;
-  report.prefill_tokens = engine_.counters().prefill_tokens - before.prefill_tokens;
-  report.decode_tokens = engine_.counters().decode_tokens - before.decode_tokens;
-  report.num_running = engine_.num_running();
-  report.num_waiting = engine_.num_waiting();
-  on_step_(report);
+  if (report && on_step_) on_step_(*report);
 }
 
-// Nothing is let in once is_dead_ is set; what came before it is failed like the rest.
+// Nobody is let in once is_dead_ is set; who came before is failed like the rest.
 void EngineLoop::Impl::die(const std::string& error) {
   log_error("the engine has failed: {}", error);
-  dead_reason_ = error.empty() ? "the engine has failed" : error;
-  has_steps_ = false;
   {
     const std::lock_guard lock(mutex_);
     is_dead_ = true;
-    std::move(commands_.begin(), commands_.end(), std::back_inserter(taken_));
-    commands_.clear();
+    worker_.give(std::exchange(commands_, {}));
   }
-  settle();
-  fail_live();
-  obey_commands();
+  worker_.fail(error);
   deliver();
-}
-
-// The engine's own state may be what broke, so it is asked for what there is and not relied on.
-void EngineLoop::Impl::fail_live() {
-  for (auto& [ticket, live] : live_) {
-    live.cause = AbortCause::kFailed;
-    const size_t num_before = events_.size();
-    try {
-      engine_.abort(live.engine_id);
-    } catch (const std::exception& error) {
-      log_error("\"{}\" could not be ended: {}", live.id, error.what());
-    }
-    if (events_.size() == num_before) add_failure(ticket, live.id, dead_reason_);
-    RequestResult& result = events_.back().result;
-    if (result.error.empty()) result.error = dead_reason_;
-    for (Completion& completion : result.completions) {
-      if (completion.finish_reason == FinishReason::kAborted) {
-        completion.finish_reason = FinishReason::kFailed;
-      }
-    }
-  }
-}
-
-void EngineLoop::Impl::set_deadline(uint64_t ticket,
-                                    Live& live,
-                                    Time from,
-                                    std::chrono::milliseconds timeout) {
-  if (live.deadline != Time()) deadlines_.erase({live.deadline, ticket});
-  live.deadline = Time();
-  if (timeout.count() <= 0) return;
-  live.deadline = from + timeout;
-  deadlines_.emplace(live.deadline, ticket);
-}
-
-// Takes note of what new events say. Costs what there are of them, whoever else is there.
-void EngineLoop::Impl::settle() {
-  for (; num_settled_ < events_.size(); ++num_settled_) {
-    LoopEvent& event = events_[num_settled_];
-    if (event.kind == LoopEvent::Kind::kStarted) settle_started(event);
-    if (event.kind == LoopEvent::Kind::kFinished) settle_finished(event);
-  }
-}
-
-void EngineLoop::Impl::settle_started(LoopEvent& event) {
-  Live& live = live_.at(event.ticket);
-  event.start.times.submitted = live.submitted;
-  live.is_started = true;
-  left_queue_.add(live.amount);
-  started_.add(live.amount);
-  set_deadline(event.ticket, live, event.start.times.started, options_.running_timeout);
-}
-
-void EngineLoop::Impl::settle_finished(LoopEvent& event) {
-  const auto found = live_.find(event.ticket);
-  Live& live = found->second;
-  event.result.id = live.id;
-  event.result.times.submitted = live.submitted;
-  event.cause = event.result.error.empty() ? live.cause : AbortCause::kFailed;
-  if (!live.is_started) left_queue_.add(live.amount);
-  finished_.add(live.amount);
-  if (live.deadline != Time()) deadlines_.erase({live.deadline, event.ticket});
-  engine_ids_.erase(live.engine_id);
-  live_.erase(found);
 }
 
 // The counts are right before anybody hears of the events, so that who reacts to an end finds room.
 void EngineLoop::Impl::deliver() {
-  settle();
-  if (std::exchange(is_changed_, false) || !events_.empty()) {
-    const EngineFigures figures = read_figures();
+  const std::optional<EngineWorker::Change> change = worker_.take_change();
+  if (!change) return;
+  {
     const std::lock_guard lock(mutex_);
-    figures_ = figures;
-    queued_.subtract(std::exchange(left_queue_, {}));
-    unfinished_.subtract(std::exchange(finished_, {}));
-    const Amount started = std::exchange(started_, {});
-    if (started.requests > 0) {
-      queue_rate_.on_started(started.requests, started.tokens, Clock::now());
-    }
+    figures_ = change->figures;
+    queue_.leave(change->left_queue, change->started, Clock::now());
+    queue_.finish(change->finished);
   }
-  if (events_.empty()) return;
-  std::vector<LoopEvent> events;
-  events.reserve(events_.size());  // the next step has about as many
-  events.swap(events_);
-  num_settled_ = 0;
-  sink_(std::move(events));
+  std::vector<LoopEvent> events = worker_.take_events();
+  if (!events.empty()) sink_(std::move(events));
 }
 
 void EngineLoop::Impl::report_idle() {
   std::vector<std::function<void()>> callbacks;
   {
     const std::lock_guard lock(mutex_);
-    if (!live_.empty() || !commands_.empty()) return;
+    if (worker_.has_requests() || !commands_.empty()) return;
     callbacks.swap(on_idle_);
   }
   for (const std::function<void()>& on_idle : callbacks) on_idle();
-}
-
-EngineFigures EngineLoop::Impl::read_figures() const {
-  return {.num_running = engine_.num_running(),
-          .num_waiting = engine_.num_waiting(),
-          .num_free_kv_blocks = engine_.num_free_kv_blocks(),
-          .counters = engine_.counters()};
 }
 
 EngineLoop::EngineLoop(Engine& engine, const LoopOptions& options, Sink sink, StepObserver on_step)

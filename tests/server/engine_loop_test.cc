@@ -53,7 +53,7 @@ TEST_F(EngineLoopTest, QueuesAllOfACallOrNone) {
   const Admission refused = loop_->submit(three);
   EXPECT_EQ(refused.outcome, Outcome::kQueueFull);
   EXPECT_THAT(refused.reason, ::testing::HasSubstr("1 requests wait"));
-  EXPECT_THAT(refused.reason, ::testing::HasSubstr("beyond 3"));
+  EXPECT_THAT(refused.reason, ::testing::HasSubstr("bound of 3"));
   EXPECT_GE(refused.retry_after_s, 1);
   EXPECT_LE(refused.retry_after_s, 60);
   EXPECT_EQ(loop_->num_queued_requests(), 1);
