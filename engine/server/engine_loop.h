@@ -77,7 +77,8 @@ struct EngineFigures {
   int64_t num_running = 0;  // completions
   int64_t num_waiting = 0;
   int64_t num_free_kv_blocks = 0;
-  int64_t num_cached_kv_blocks = 0;
+  int64_t num_cached_kv_blocks = 0;  // held by the prefix cache
+  int64_t num_idle_kv_blocks = 0;    // of those, used by nobody: as good as free
   EngineCounters counters;
 };
 
