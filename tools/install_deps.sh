@@ -8,6 +8,7 @@ build=(
   g++ cmake ninja-build ccache pkg-config git
   libmimalloc-dev libyaml-cpp-dev libboost-json1.81-dev libsimdjson-dev libcli11-dev
   libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev liburing-dev libxxhash-dev
+  prometheus-cpp-dev
 )
 test=(
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 clang-14 libclang-rt-14-dev
