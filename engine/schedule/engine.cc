@@ -536,6 +536,12 @@ int64_t Engine::num_running() const {
 int64_t Engine::num_free_kv_blocks() const {
   return impl_->scheduler().num_free_blocks();
 }
+int64_t Engine::num_cached_kv_blocks() const {
+  return 0;
+}
+int64_t Engine::flush_prefix_cache() {
+  return 0;
+}
 const EngineCounters& Engine::counters() const {
   return impl_->counters();
 }

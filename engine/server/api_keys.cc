@@ -157,6 +157,12 @@ ApiKeys ApiKeys::from_file(const std::filesystem::path& file) {
   return keys;
 }
 
+std::vector<std::string> ApiKeys::names() const {
+  std::vector<std::string> names;
+  for (const Entry& entry : entries_) names.push_back(entry.key.name);
+  return names;
+}
+
 const ApiKey* ApiKeys::find(std::string_view authorization) const {
   const std::string_view token = bearer_token(authorization);
   // Its length and characters are the client's own: to reject by them tells it nothing.

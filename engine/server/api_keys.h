@@ -36,6 +36,9 @@ class ApiKeys {
   /// than letters, digits, '.', '_' and '-', or an unknown third word.
   static ApiKeys from_file(const std::filesystem::path& file);
 
+  /// The names of all keys, in the order of the file.
+  std::vector<std::string> names() const;
+
   /// The key that an Authorization header ("Bearer KEY") gives, or null.
   const ApiKey* find(std::string_view authorization) const;
 
