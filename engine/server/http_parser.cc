@@ -53,7 +53,8 @@ bool names_other_version(std::string_view head) {
   const std::string_view line = head.substr(0, head.find('\r'));
   const std::string_view version = line.substr(line.rfind(' ') + 1);  // npos + 1 is 0
   return version.size() == kName.size() + 3 && version.substr(0, kName.size()) == kName &&
-         is_decimal(version[5]) && version[6] == '.' && is_decimal(version[7]);
+         is_decimal(version[5]) && version[6] == '.' && is_decimal(version[7]) &&
+         version != "HTTP/1.0" && version != "HTTP/1.1";
 }
 
 // What Beast finds. Its own checks end in an error code; ours leave the reason in `refusal`.
