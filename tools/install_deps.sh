@@ -11,6 +11,7 @@ build=(
 )
 test=(
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 clang-14 libclang-rt-14-dev
+  chromium
 )
 
 wanted=("${build[@]}")
