@@ -179,7 +179,7 @@ int run(int argc, char** argv) {
   check_expert_report(options, effective.config.cache.experts.device_bytes > 0);
   catch_signals();
   Job job(options, row_settings(options, effective.config, folder.string()));
-  log_lines(write_config(effective));
+  log_lines(write_config(effective, kServerSections));
   if (const ResumePoint& resume = job.resume(); !resume.done.empty() || !resume.held.empty())
     log_info("going on after {} documents", format_count(resume.totals.documents));
 

@@ -5,6 +5,7 @@
 // comes back in batches, one per step, so that a thousand streams cost one hand-over.
 // States: running -> draining (nothing new; what is there is finished) -> stopped. When a step
 // throws, every request is failed and the loop is dead: submit() refuses and is_dead() says so.
+// Every accepted request gets exactly one kFinished, whatever happens.
 // Threading: everything but the sink and call()'s functions may be called from any thread.
 #pragma once
 
@@ -23,6 +24,9 @@ namespace augur::server {
 struct LoopOptions {
   int64_t max_queued_requests = 1024;  // engine requests, not calls; 0: none waits
   int64_t max_queued_tokens = 1 << 20;
+  // Completions that run at once (EngineOptions::max_batch_size). What finds so many places free is
+  // let in whatever the bounds above: it does not wait.
+  int64_t num_places = 0;
   // 0: no limit. Kept between steps.
   std::chrono::milliseconds waiting_timeout{0};  // from submission to the first step
   std::chrono::milliseconds running_timeout{0};  // from there to the end
@@ -39,7 +43,7 @@ enum class AbortCause : uint8_t {
   kFailed,    // RequestResult::error says why
 };
 
-/// What happened to one request.
+/// What happened to one request. Times count from submit(), not from Engine::submit().
 struct LoopEvent {
   enum class Kind : uint8_t { kStarted, kUpdate, kFinished };
   Kind kind = Kind::kStarted;
@@ -68,6 +72,15 @@ struct StepReport {
   int64_t num_waiting = 0;
 };
 
+/// What the engine held when the last step or command was done.
+struct EngineFigures {
+  int64_t num_running = 0;  // completions
+  int64_t num_waiting = 0;
+  int64_t num_free_kv_blocks = 0;
+  int64_t num_cached_kv_blocks = 0;
+  EngineCounters counters;
+};
+
 class EngineLoop {
  public:
   using Sink = std::function<void(std::vector<LoopEvent>&& events)>;
@@ -79,20 +92,24 @@ class EngineLoop {
   ~EngineLoop();  // as stop()
   void start();
 
-  /// Queues all of `requests`, or none of them. Each must pass Engine::check, but for an id in use.
+  /// Queues all of `requests`, or none of them. There is at least one. Each must pass
+  /// Engine::check, but for an id in use: such a request is told apart by its ticket, and only its
+  /// default seed is not that of its id. Their callbacks are replaced.
   Admission submit(std::vector<Request> requests);
   /// Ends a request at the next step's end, or at once when none is under way. Nothing happens when
   /// it has ended.
   void abort(uint64_t ticket, AbortCause cause);
   /// Ends all requests.
   void abort_all(AbortCause cause);
-  /// Runs `work` on the engine's thread between two steps. False when the loop has ended.
+  /// Runs `work` on the engine's thread between two steps; what it throws counts as a step that
+  /// threw. False when the loop is dead or was stopped: `work` is not run then.
   bool call(std::function<void(Engine& engine)> work);
 
   /// Lets nothing more in. `on_idle` is called once on the engine's thread when the last request
-  /// has ended.
-  void drain(std::function<void()> on_idle);
-  /// Aborts what is left and ends the thread. Requests get their events first.
+  /// has ended. False after stop(): it is not called then.
+  bool drain(std::function<void()> on_idle);
+  /// Aborts what is left (kShutdown) and ends the thread. Requests get their events first. Waits
+  /// for the step under way. Not from the sink, a step observer or call()'s functions.
   void stop();
 
   bool is_dead() const;
@@ -100,8 +117,11 @@ class EngineLoop {
   int64_t num_queued_requests() const;  // submitted, not started
   int64_t num_queued_tokens() const;
   int64_t num_requests() const;  // submitted, not finished
-  /// When the step under way began; the epoch when none is. For the watchdog.
+  /// When the step under way began; the epoch when none is. For the watchdog. Takes no lock.
   std::chrono::steady_clock::time_point step_began() const;
+  EngineFigures figures() const;
+  /// CPU time the engine's thread has used, in seconds.
+  double cpu_s() const;
 
  private:
   class Impl;
