@@ -31,13 +31,13 @@ function runsOf(values) {
 
 /**
  * Values from the left, the newest at the right edge of `length` places; null is a gap. The scale
- * begins at 0 and ends at `max`, or at the largest value.
+ * begins at 0 and ends at `max`, or at the largest value, but not below `least`.
  */
-export function drawSparkline(canvas, values, {length, colour, max = null}) {
+export function drawSparkline(canvas, values, {length, colour, max = null, least = 1}) {
   const area = prepare(canvas);
   if (!area) return;
   const {context, width, height} = area;
-  const top = max ?? Math.max(1e-9, ...values.filter((value) => value !== null));
+  const top = max ?? Math.max(least, ...values.filter((value) => value !== null));
   const x = (index) => (length - values.length + index) / (length - 1) * (width - 2) + 1;
   const y = (value) => height - 1.5 - Math.min(1, value / top) * (height - 3);
   context.strokeStyle = cssColour('--line');

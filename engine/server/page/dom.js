@@ -31,6 +31,21 @@ export function writeStored(storage, key, value) {
   }
 }
 
+/**
+ * Fills a <dl> with rows of [label, value, meaning]. Changes only what differs, so that nobody's
+ * selection or reading place is lost.
+ */
+export function showRows(list, rows) {
+  if (list.childElementCount !== rows.length) {
+    list.replaceChildren(...rows.map(([label, , title = '']) => element('div', {title},
+        element('dt', {textContent: label}), element('dd'))));
+  }
+  rows.forEach(([, value], index) => {
+    const cell = list.children[index].lastElementChild;
+    if (cell.textContent !== value) cell.textContent = value;
+  });
+}
+
 /** Copies without the clipboard interface too, which plain HTTP from other machines lacks. */
 export async function copyText(text) {
   if (navigator.clipboard) {

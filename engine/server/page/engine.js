@@ -1,5 +1,5 @@
 // The view of the engine's figures: rates, queue, KV cache, requests, latencies.
-import {byId, element, formatBytes, formatCount, formatPercent, formatRate, formatSeconds}
+import {byId, formatBytes, formatCount, formatPercent, formatRate, formatSeconds, showRows}
   from './dom.js';
 import {drawSparkline} from './charts.js';
 
@@ -78,7 +78,7 @@ export class EngineView {
     byId('running').textContent = formatCount(stats.requests.running);
     byId('waiting').textContent = formatCount(stats.requests.waiting);
     this.#showKv(stats.kv);
-    this.#showRows(rowsOf(stats));
+    showRows(byId('engine-rows'), rowsOf(stats));
     this.#draw();
   }
 
@@ -88,22 +88,11 @@ export class EngineView {
     byId('kv-share').textContent = formatPercent(total - free, total);
     byId('kv-running').style.width = total > 0 ? `${100 * onlyRunning / total}%` : '0';
     byId('kv-cached').style.width = total > 0 ? `${100 * cached / total}%` : '0';
-    byId('kv-text').textContent = `${formatCount(onlyRunning)} blocks held by requests alone, ` +
-        `${formatCount(cached)} by the prefix cache, ${formatCount(free)} free of ` +
-        `${formatCount(total)}, each of ${formatCount(kv.block_tokens)} tokens`;
-  }
-
-  /** Changes only what differs, so that nobody's selection or reading place is lost. */
-  #showRows(rows) {
-    const list = byId('engine-rows');
-    if (list.childElementCount !== rows.length) {
-      list.replaceChildren(...rows.map(([label, , title]) => element('div', {title},
-          element('dt', {textContent: label}), element('dd'))));
-    }
-    rows.forEach(([, value], index) => {
-      const cell = list.children[index].lastElementChild;
-      if (cell.textContent !== value) cell.textContent = value;
-    });
+    byId('kv-running-text').textContent = `${formatCount(onlyRunning)} held by requests alone`;
+    byId('kv-cached-text').textContent = `${formatCount(cached)} by the prefix cache`;
+    byId('kv-free-text').textContent = `${formatCount(free)} free`;
+    byId('kv-total').textContent =
+        `${formatCount(total)} blocks of ${formatCount(kv.block_tokens)} tokens`;
   }
 
   #draw() {
@@ -121,7 +110,7 @@ export class EngineView {
     };
     chart('chart-generated', 'generated', 'Generated tokens per second', {colour: '--accent'});
     chart('chart-prompt', 'prompt', 'Prompt tokens per second', {colour: '--second'});
-    chart('chart-waiting', 'waiting', 'Completions waiting', {colour: '--third'});
+    chart('chart-waiting', 'waiting', 'Completions waiting', {colour: '--third', least: 4});
     chart('chart-kv', 'kvShare', 'Per cent of KV memory held', {colour: '--second', max: 1});
   }
 }

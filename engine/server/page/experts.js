@@ -1,5 +1,6 @@
 // The view of expert memory: how well the pool does, the map, and the same as a table.
-import {byId, element, formatBytes, formatCount, formatPercent, formatSeconds} from './dom.js';
+import {byId, element, formatBytes, formatCount, formatPercent, formatSeconds, showRows}
+  from './dom.js';
 import {ExpertMap, kCauses, kNumShades, kStates} from './expert_map.js';
 
 const kScales = {
@@ -100,9 +101,7 @@ export class ExpertsView {
         'All experts are resident: every one has its own place in memory, so there is no pool, ' +
         'nothing to fetch and nothing to miss.' : 'No figures yet.';
     if (this.#experts === null) return;
-    byId('expert-rows').replaceChildren(...rowsOf(this.#experts, recent).map(([label, value]) =>
-        element('div', {}, element('dt', {textContent: label}),
-            element('dd', {textContent: value}))));
+    showRows(byId('expert-rows'), rowsOf(this.#experts, recent));
     this.#draw();
     this.#showTable();
   }

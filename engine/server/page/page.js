@@ -62,7 +62,8 @@ function setUpViews() {
 function setUpTheme() {
   const button = byId('theme');
   const label = () => {
-    button.textContent = `Theme: ${augurTheme.choice()}`;
+    byId('theme-choice').textContent = augurTheme.choice();
+    button.ariaLabel = `Theme: ${augurTheme.choice()}`;
   };
   button.addEventListener('click', () => {
     augurTheme.next();

@@ -81,6 +81,8 @@ export class RichText {
   }
 
   #openBlock(language) {
+    // Blank lines before a block, and after it, would only widen the gap that it has anyway.
+    if (this.#target) this.#target.data = this.#target.data.trimEnd();
     this.#target = document.createTextNode('');
     const code = element('code', {}, this.#target);
     const copy = element('button', {type: 'button', className: 'quiet', textContent: 'Copy code'});
@@ -97,9 +99,10 @@ export class RichText {
   #write(text) {
     if (text === '') return;
     if (this.#target === null) {
+      if (this.#container.hasChildNodes()) text = text.replace(/^\n+/, '');
+      if (text === '') return;
       this.#target = document.createTextNode('');
       this.#container.append(element('div', {className: 'prose'}, this.#target));
-      if (text.startsWith('\n')) text = text.slice(1);  // the break after a block is its own
     }
     this.#target.appendData(text);
   }
