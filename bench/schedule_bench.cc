@@ -90,6 +90,25 @@ BENCHMARK(BM_DecodeStep)
     ->Unit(benchmark::kMicrosecond)
     ->Iterations(2000);
 
+/// 1,000 completions run and 2,000 wait for a place; none ends.
+void BM_CrowdedStep(benchmark::State& state) {
+  constexpr int64_t kRunning = 1000;
+  constexpr int64_t kWaiting = 2000;
+  InstantRunner runner(/*max_rows=*/4096);
+  Engine engine({.max_batch_size = kRunning, .max_tokens_per_step = 4096}, runner, nullptr);
+  for (int64_t i = 0; i < kRunning + kWaiting; ++i) {
+    Request request = make_request(i, /*num_prompt=*/64);
+    request.sampling.max_tokens = 20'000;  // more than any gets to
+    engine.submit(std::move(request));
+  }
+  while (engine.num_running() < kRunning) engine.step();
+  while (engine.counters().decode_tokens < 4 * kRunning) engine.step();
+  for (auto _ : state) engine.step();
+  if (engine.num_waiting() != kWaiting) state.SkipWithError("somebody was admitted");
+  state.SetItemsProcessed(state.iterations() * kRunning);
+}
+BENCHMARK(BM_CrowdedStep)->Unit(benchmark::kMicrosecond)->Iterations(1000);
+
 /// Scoring: chunks of long prompts, every row of which has logits.
 void BM_ScoreStep(benchmark::State& state) {
   const int64_t num_rows = state.range(0);
