@@ -164,10 +164,12 @@ void BM_AdmitStep(benchmark::State& state) {
   const int64_t window = state.range(2);
   InstantRunner runner(/*max_rows=*/4096);
   TableOracle oracle(num_layers, num_experts);
-  AffinityOptions affinity;
-  if (window > 0) affinity = {.oracle = &oracle, .window = window};
-  Engine engine({.max_batch_size = kRunning, .max_tokens_per_step = 4096, .affinity = affinity},
-                runner, nullptr);
+  EngineOptions options{.max_batch_size = kRunning, .max_tokens_per_step = 4096};
+  if (window > 0) {
+    options.policy = SchedulePolicy::kExpertAffinity;
+    options.affinity = {.oracle = &oracle, .window = window};
+  }
+  Engine engine(options, runner, nullptr);
   int64_t next_id = 0;
   const auto submit = [&](int64_t max_tokens) {
     Request request = make_request(next_id, /*num_prompt=*/64);

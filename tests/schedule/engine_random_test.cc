@@ -124,7 +124,7 @@ void expect_beginning(const RequestResult& aborted, const RequestResult& whole) 
   }
 }
 
-void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals) {
+void run_scenario(uint64_t seed, EngineOptions options, Totals& totals) {
   Dice dice(seed);
   ModelRunner::Limits limits{.max_tokens = dice.one_in(2) ? dice.in(1, 8) : dice.in(9, 64),
                              .max_seqs = dice.in(1, 12),
@@ -132,10 +132,9 @@ void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals
                              .num_kv_blocks = dice.in(3, 30),
                              .block_size = static_cast<int>(dice.in(1, 6)),
                              .vocab_size = kToyVocab};
-  const EngineOptions options{.max_batch_size = dice.in(2, 12),
-                              .max_tokens_per_step = dice.in(1, 64),
-                              .eos_token_ids = {kToyEos},
-                              .affinity = affinity};
+  options.max_batch_size = dice.in(2, 12);
+  options.max_tokens_per_step = dice.in(1, 64);
+  options.eos_token_ids = {kToyEos};
   test::ToyRunner runner(limits);
   Engine engine(options, runner, &test::toy_tokenizer());
   test::Recorder recorder;
@@ -203,7 +202,7 @@ TEST_P(EngineRandomTest, AnswersEachRequestAsIfItWereAlone) {
   for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
     const uint64_t seed = GetParam() * kScenarios + i;
     SCOPED_TRACE(fmt::format("scenario {}", seed));
-    ASSERT_NO_THROW(run_scenario(seed, AffinityOptions(), totals));
+    ASSERT_NO_THROW(run_scenario(seed, EngineOptions(), totals));
   }
   // The scenarios reach what they are for.
   EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
@@ -221,9 +220,10 @@ TEST_P(EngineRandomTest, AnswersTheSameWhoeverOvertakesWhom) {
     SCOPED_TRACE(fmt::format("scenario {}", seed));
     RandomOracle oracle(seed);
     Dice dice(seed);
-    const AffinityOptions affinity{
+    EngineOptions options{.policy = SchedulePolicy::kExpertAffinity};
+    options.affinity = {
         .oracle = &oracle, .window = dice.in(1, 16), .max_overtakes = dice.in(0, 8)};
-    ASSERT_NO_THROW(run_scenario(seed, affinity, totals));
+    ASSERT_NO_THROW(run_scenario(seed, options, totals));
   }
   EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
   EXPECT_GT(totals.num_preemptions, kScenarios / 4);
