@@ -19,6 +19,7 @@ class SchedulerFixture : public ::testing::Test {
   /// Begins anew.
   void make(const ScheduleLimits& limits, const ScheduleOptions& options = {}) {
     scheduler_ = std::make_unique<Scheduler>(limits, options);
+    limits_ = limits;
     requests_.clear();
     first_admissions_.clear();
     seen_.clear();
@@ -67,6 +68,7 @@ class SchedulerFixture : public ::testing::Test {
     return rows;
   }
 
+  ScheduleLimits limits_;
   StopStrings no_stops_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<ActiveRequest>> requests_;
