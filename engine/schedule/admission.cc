@@ -92,7 +92,7 @@ void Scheduler::admit_better() {
         growth_reserve_ += reserve_of(*other, num_blocks);
       }
     }
-    // All of theirs would not do: nobody is preempted in vain.
+    // Where all of theirs would not do, nobody is preempted.
     const int64_t num_blocks = kv_.blocks_for(sequence->num_known());
     kv_.find_beginning(*sequence, beginning_);
     const int64_t least = num_blocks - beginning_.num_blocks() + beginning_.num_idle +
