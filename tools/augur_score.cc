@@ -195,6 +195,7 @@ int run(int argc, char** argv) {
       .max_batch_size = limits.max_seqs,
       .max_tokens_per_step = limits.max_tokens,
       .eos_token_ids = model->config().eos_token_ids,
+      .policy = oracle ? SchedulePolicy::kExpertAffinity : SchedulePolicy::kFcfs,
       .affinity = {.oracle = oracle ? &*oracle : nullptr,
                    .window = effective.config.schedule.affinity_window,
                    .max_overtakes = effective.config.schedule.affinity_max_overtakes}};
