@@ -558,12 +558,6 @@ int64_t Engine::num_idle_kv_blocks() const {
 int64_t Engine::flush_prefix_cache() {
   return impl_->flush_prefix_cache();
 }
-int64_t Engine::num_cached_kv_blocks() const {
-  return 0;
-}
-int64_t Engine::flush_prefix_cache() {
-  return 0;
-}
 const EngineCounters& Engine::counters() const {
   return impl_->counters();
 }
