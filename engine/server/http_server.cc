@@ -38,6 +38,18 @@ void check_options(const HttpOptions& options) {
   check(options.body_timeout.count() > 0, "body_timeout");
   check(options.idle_timeout.count() > 0, "idle_timeout");
   check(options.write_timeout.count() > 0, "write_timeout");
+  for (const std::string& path : options.open_paths) {
+    bool is_normal = false;
+    try {
+      is_normal = normalise_target(path).path == path;
+    } catch (const ApiError&) {
+    }
+    if (is_normal) continue;
+    throw ConfigError("server", fmt::format("the open path \"{}\" would match no request; it "
+                                            "has to be decoded, with a slash at its beginning and "
+                                            "none at its end",
+                                            path));
+  }
 }
 
 // Often enough that deadlines are kept within a quarter.
