@@ -2,8 +2,9 @@
 # Installs what is missing, builds, and shows Augur's main job on the demo model.
 #   ./run.sh                    score real text, also with fewer experts in memory than there are,
 #                               continue a sentence, answer two questions
-#   ./run.sh build              only install and build
+#   ./run.sh serve ARGS...      serve the demo model, or another, and its page; Ctrl-C ends it
 #   ./run.sh score ARGS...      run augur-score with these arguments
+#   ./run.sh build              only install and build
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,14 +12,15 @@ cd "$(dirname "$0")"
 build=build/release
 [ -f "$build/build.ninja" ] ||
   cmake --preset release -DAUGUR_BUILD_TESTS=OFF -DAUGUR_BUILD_BENCH=OFF >/dev/null
-cmake --build "$build" --target augur-score augur-make-checkpoint
+cmake --build "$build" --target augur-score augur-server augur-bench augur-make-checkpoint
 score=$build/tools/augur-score
 
 case "${1:-demo}" in
   build) exit 0 ;;
   score) shift; exec "$score" "$@" ;;
+  serve) shift; exec "$build/tools/augur-server" "$@" ;;
   demo) ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 1 ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 1 ;;
 esac
 
 out=$(mktemp -d)
@@ -57,4 +59,6 @@ object a line, {"id": ..., "text": ...}:
   $score --model /path/to/model --input texts.jsonl --output scores.jsonl
   $score --model /path/to/model --mode generate --input prompts.jsonl --output answers.jsonl
 docs/augur-score.md lists every option; README.md says which models run.
+To chat with it in a browser, or to serve it to any OpenAI client:
+  ./run.sh serve --model /path/to/model
 NEXT

@@ -95,6 +95,22 @@ std::string yaml_string(std::string_view text) {
   return out + '"';
 }
 
+/// "a, b or c".
+std::string joined(std::span<const std::string_view> words) {
+  std::string text;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += i + 1 == words.size() ? " or " : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
+std::string yaml_list(std::span<const std::string> items) {
+  std::string text = "[";
+  for (size_t i = 0; i < items.size(); ++i) text += (i > 0 ? ", " : "") + yaml_string(items[i]);
+  return text + "]";
+}
+
 /// Levenshtein's distance: insertions, deletions and replacements of a byte.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -128,14 +144,11 @@ std::string accepted_values(const ConfigField& field) {
       Overloaded{
           [](bool*) -> std::string { return "true or false"; },
           [](std::string*) -> std::string { return "text"; },
-          [](const EnumRef& choice) {
-            std::string words;
-            for (size_t i = 0; i < choice.words.size(); ++i) {
-              if (i > 0) words += i + 1 == choice.words.size() ? " or " : ", ";
-              words += choice.words[i];
-            }
-            return words;
+          [&](std::vector<std::string>*) -> std::string {
+            return rule.item_words.empty() ? "a list of texts"
+                                           : "a list of " + joined(rule.item_words);
           },
+          [](const EnumRef& choice) { return joined(choice.words); },
           [&](double*) {
             return "a number from " + std::to_string(rule.min) + " to " + std::to_string(rule.max);
           },
@@ -159,6 +172,7 @@ std::string format_value(const ConfigField& field) {
   return std::visit(
       Overloaded{[](bool* value) -> std::string { return *value ? "true" : "false"; },
                  [](std::string* value) { return yaml_string(*value); },
+                 [](std::vector<std::string>* value) { return yaml_list(*value); },
                  [](const EnumRef& choice) { return std::string(choice.words[*choice.value]); },
                  [](double* value) {
                    std::array<char, 32> text;
@@ -184,6 +198,7 @@ std::optional<std::string> parse_value(const ConfigField& field,
                    *value = text;
                    return true;
                  },
+                 [](std::vector<std::string>*) { return false; },
                  [&](const EnumRef& choice) {
                    const auto word = std::find(choice.words.begin(), choice.words.end(), text);
                    if (word == choice.words.end()) return false;
@@ -212,6 +227,21 @@ std::optional<std::string> parse_value(const ConfigField& field,
   if (is_set) return {};
   return "found " + std::string(is_quoted ? "the text " : "") + quoted(text) +
          ", accepted: " + accepted_values(field);
+}
+
+std::optional<std::string> parse_list(const ConfigField& field, std::vector<std::string> items) {
+  const std::span<const std::string_view> words = field.rule.item_words;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const bool is_word = std::find(words.begin(), words.end(), items[i]) != words.end();
+    const bool is_repeated =
+        std::find(items.begin(), items.begin() + i, items[i]) != items.begin() + i;
+    if (!words.empty() && (!is_word || is_repeated)) {
+      return "found " + quoted(items[i]) + (is_repeated ? " twice" : "") +
+             ", accepted: " + accepted_values(field);
+    }
+  }
+  *std::get<std::vector<std::string>*>(field.value) = std::move(items);
+  return {};
 }
 
 std::string explain_unknown_key(const ConfigSchema& schema,

@@ -23,6 +23,7 @@ struct FieldRule {
   int64_t max = std::numeric_limits<int64_t>::max();
   int64_t multiple_of = 1;
   bool is_bytes = false;  // a size: the suffixes KiB, MiB, GiB and TiB are understood
+  std::span<const std::string_view> item_words;  // of a list: its items are some of these
 };
 
 constexpr FieldRule between(int64_t min, int64_t max, int64_t multiple_of = 1) {
@@ -30,6 +31,10 @@ constexpr FieldRule between(int64_t min, int64_t max, int64_t multiple_of = 1) {
 }
 constexpr FieldRule bytes_at_least(int64_t min) {
   return FieldRule{.min = min, .is_bytes = true};
+}
+
+constexpr FieldRule items_of(std::span<const std::string_view> words) {
+  return FieldRule{.item_words = words};
 }
 
 /// An enum of underlying type uint8_t and the words for its values 0, 1, ...
@@ -43,7 +48,9 @@ struct ConfigField {
   std::string path;  // "kv_cache.block_size"
   std::string_view help;
   FieldRule rule;
-  std::variant<bool*, int64_t*, double*, std::string*, EnumRef> value;
+  std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef> value;
+
+  bool is_list() const { return std::holds_alternative<std::vector<std::string>*>(value); }
 };
 
 /// A struct within the config: "kv_cache".
@@ -70,10 +77,14 @@ std::string accepted_values(const ConfigField& field);
 std::string format_value(const ConfigField& field);
 
 /// Sets the field from text. Returns what is wrong (`found ..., accepted: ...`), leaving the field
-/// as it was, or nothing. `is_quoted` text is only good for fields that are text or words.
+/// as it was, or nothing. `is_quoted` text is only good for fields that are text or words. No text
+/// is good for a list: see parse_list.
 std::optional<std::string> parse_value(const ConfigField& field,
                                        std::string_view text,
                                        bool is_quoted);
+
+/// The same for a list from its items. Requires field.is_list().
+std::optional<std::string> parse_list(const ConfigField& field, std::vector<std::string> items);
 
 /// "key", or what it may have been meant for: the nearest field by edit distance, those of
 /// `section` first, else the keys of `section`.

@@ -11,13 +11,20 @@ std::string_view parent_of(std::string_view path) {
   return dot == std::string_view::npos ? std::string_view() : path.substr(0, dot);
 }
 
+/// Whether a path lies in one of these top-level sections, or is one.
+bool is_within(std::string_view path, std::span<const std::string_view> sections) {
+  return std::find(sections.begin(), sections.end(), path.substr(0, path.find('.'))) !=
+         sections.end();
+}
+
 std::string indent_of(std::string_view path) {
   return std::string(2 * static_cast<size_t>(std::count(path.begin(), path.end(), '.')), ' ');
 }
 
 }  // namespace
 
-std::string write_config(const EffectiveConfig& effective) {
+std::string write_config(const EffectiveConfig& effective,
+                         std::span<const std::string_view> left_out) {
   EngineConfig config = effective.config;  // a schema points into a config that may change
   const ConfigSchema schema = list_fields(config);
   struct Line {
@@ -26,6 +33,7 @@ std::string write_config(const EffectiveConfig& effective) {
   };
   std::vector<Line> lines;
   for (const ConfigSection& section : schema.sections) {
+    if (is_within(section.path, left_out)) continue;
     lines.push_back(
         {indent_of(section.path) + section.path.substr(section.path.rfind('.') + 1) + ":", ""});
     for (const ConfigField& field : schema.fields) {
@@ -50,12 +58,14 @@ std::string write_config(const EffectiveConfig& effective) {
   return out;
 }
 
-std::string config_help() {
+std::string config_help(std::span<const std::string_view> left_out) {
   EngineConfig defaults;
   std::string out;
-  for (const ConfigField& field : list_fields(defaults).fields)
+  for (const ConfigField& field : list_fields(defaults).fields) {
+    if (is_within(field.path, left_out)) continue;
     out += "  " + field.path + "  (" + accepted_values(field) + "; default " + format_value(field) +
            ")\n      " + std::string(field.help) + "\n";
+  }
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "configs/config_field.h"
+#include "configs/server_config.h"
 
 namespace augur {
 
@@ -18,7 +19,7 @@ enum class IsaChoice : uint8_t { kAuto, kPortable, kAvx2, kAvx512, kAmx };
 enum class EvictionChoice : uint8_t { kLru, kLfu, kLeastStale };
 enum class RouteMode : uint8_t { kPrefetch, kServe };
 enum class ProjectionChoice : uint8_t { kPca, kRandom };
-enum class SchedulePolicyChoice : uint8_t { kFcfs, kExpertAffinity };
+enum class SchedulePolicyChoice : uint8_t { kFcfs, kLongestPrefix, kPriority, kExpertAffinity };
 enum class KvDtypeChoice : uint8_t { kAuto, kBF16, kInt8 };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 
@@ -41,8 +42,8 @@ inline constexpr std::array<std::string_view, 2> kEnumWords<RouteMode>{"prefetch
 template <>
 inline constexpr std::array<std::string_view, 2> kEnumWords<ProjectionChoice>{"pca", "random"};
 template <>
-inline constexpr std::array<std::string_view, 2> kEnumWords<SchedulePolicyChoice>{
-    "fcfs", "expert_affinity"};
+inline constexpr std::array<std::string_view, 4> kEnumWords<SchedulePolicyChoice>{
+    "fcfs", "lpm", "priority", "expert_affinity"};
 template <>
 inline constexpr std::array<std::string_view, 3> kEnumWords<KvDtypeChoice>{"auto", "bf16", "int8"};
 template <>
@@ -236,6 +237,7 @@ struct KvCacheConfig {
   int64_t block_size = 64;
   int64_t bytes = 0;
   int64_t max_context = 0;
+  bool prefix_cache = true;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
@@ -250,6 +252,8 @@ struct KvCacheConfig {
           bytes_at_least(0));
     visit("max_context", &KvCacheConfig::max_context,
           "longest sequence, prompt and output together; 0: the model's own", between(0, 1 << 30));
+    visit("prefix_cache", &KvCacheConfig::prefix_cache,
+          "keep keys and values for requests that begin alike; answers do not change");
   }
 };
 
@@ -282,16 +286,22 @@ struct ScheduleConfig {
   SchedulePolicyChoice policy = SchedulePolicyChoice::kFcfs;
   int64_t affinity_window = 16;
   int64_t affinity_max_overtakes = 8;
+  bool fair_queueing = false;
 
   template <typename Visitor>
   static void visit_fields(Visitor& visit) {
     visit("policy", &ScheduleConfig::policy,
-          "who is admitted next; fcfs: first come, first served; expert_affinity: whose experts "
-          "are most like those of the requests that run, as far as they are known");
+          "who is admitted next; fcfs: first come, first served; lpm: whose prompt begins with "
+          "most of what the prefix cache holds; priority: whose priority is lowest, which may "
+          "preempt others; expert_affinity: whose experts are most like those of the requests "
+          "that run, as far as they are known");
     visit("affinity_window", &ScheduleConfig::affinity_window,
-          "of so many that have waited longest expert_affinity chooses one", between(1, 1024));
+          "of so many that have waited longest lpm and expert_affinity choose one",
+          between(1, 1024));
     visit("affinity_max_overtakes", &ScheduleConfig::affinity_max_overtakes,
-          "so often may later ones be admitted before one that waits", between(0, 65536));
+          "so often may they admit later ones before one that waits", between(0, 65536));
+    visit("fair_queueing", &ScheduleConfig::fair_queueing,
+          "API keys, or users where there are none, take turns by the tokens they were served");
   }
 };
 
@@ -312,6 +322,9 @@ struct EngineConfig {
   KvCacheConfig kv_cache;
   MemoryConfig memory;
   ScheduleConfig schedule;
+  ServerConfig server;
+  MetricsConfig metrics;
+  WarmupConfig warmup;
   LoggingConfig logging;
 
   template <typename Visitor>
@@ -323,6 +336,9 @@ struct EngineConfig {
     visit("kv_cache", &EngineConfig::kv_cache, "The keys and values kept of each sequence.");
     visit("memory", &EngineConfig::memory, "What memory holds.");
     visit("schedule", &EngineConfig::schedule, "The order in which requests are served.");
+    visit("server", &EngineConfig::server, "Of augur-server: where it listens and whom it serves.");
+    visit("metrics", &EngineConfig::metrics, "What augur-server tells of itself.");
+    visit("warmup", &EngineConfig::warmup, "What augur-server runs before it is ready.");
     visit("logging", &EngineConfig::logging, "What is told on stderr.");
   }
 };

@@ -13,6 +13,18 @@ ConfigOverride parse_set_option(std::string_view text) {
   return {std::string(text.substr(0, equals)), std::string(text.substr(equals + 1)), option};
 }
 
+namespace {
+
+/// Sets a field from a value of the command line. Returns what is wrong, or nothing.
+std::optional<std::string> set_from_text(const ConfigField& field, const std::string& text) {
+  if (!field.is_list()) return parse_value(field, text, /*is_quoted=*/false);
+  std::optional<std::vector<std::string>> items = read_yaml_list(text);
+  if (items) return parse_list(field, std::move(*items));
+  return "found \"" + text.substr(0, 80) + "\", accepted: one text, or a list such as [a, b]";
+}
+
+}  // namespace
+
 std::string EffectiveConfig::source_of(const std::string& path) const {
   const auto found = sources.find(path);
   return found == sources.end() ? "default" : found->second;
@@ -48,7 +60,7 @@ EffectiveConfig load_config(const std::optional<std::filesystem::path>& file,
       const std::string section = dot == std::string::npos ? "" : given.path.substr(0, dot);
       throw ConfigError(given.option, explain_unknown_key(schema, section, given.path));
     }
-    if (const auto problem = parse_value(*field, given.value, /*is_quoted=*/false))
+    if (const auto problem = set_from_text(*field, given.value))
       throw ConfigError(given.option, *problem);
     const size_t blank = given.option.find_first_of(" =");
     effective.sources[given.path] = given.option.substr(0, blank);

@@ -31,6 +31,7 @@ class ConfigEvents final : public YAML::EventHandler {
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     refuse_anchor(mark, anchor);
+    if (list_ != nullptr) refuse(mark, key_, "found an empty item, accepted: text");
     if (awaits_key()) refuse(mark, "", "found an empty key, accepted: the name of a key");
     const std::string path = take_key();
     if (schema_.is_section(path)) return;  // a section with all its keys commented out
@@ -49,6 +50,10 @@ class ConfigEvents final : public YAML::EventHandler {
     refuse_anchor(mark, anchor);
     // yaml-cpp gives "?" to plain scalars and "!" to quoted ones.
     if (tag != "?" && tag != "!") refuse(mark, key_, "found a tag (!name), accepted: no tag");
+    if (list_ != nullptr) {
+      items_.push_back(value);
+      return;
+    }
     if (awaits_key()) {
       start_key(mark, value);
       return;
@@ -66,15 +71,22 @@ class ConfigEvents final : public YAML::EventHandler {
   }
 
   void OnSequenceStart(const YAML::Mark& mark,
-                       const std::string&,
-                       YAML::anchor_t,
+                       const std::string& tag,
+                       YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
-    const ConfigField* field = schema_.find_field(key_);
-    refuse(mark, key_,
-           "found a list, accepted: " +
-               (field != nullptr ? accepted_values(*field) : "keys with values"));
+    refuse_anchor(mark, anchor);
+    if (tag != "?" && !tag.empty()) refuse(mark, key_, "found a tag (!name), accepted: no tag");
+    if (list_ != nullptr) refuse(mark, key_, "found a list within the list, accepted: text");
+    list_ = schema_.find_field(key_);
+    if (list_ == nullptr) refuse(mark, key_, "found a list, accepted: keys with values");
+    if (!list_->is_list()) refuse(mark, key_, "found a list, accepted: " + accepted_values(*list_));
   }
-  void OnSequenceEnd() override {}
+  void OnSequenceEnd() override {
+    const std::string path = take_key();
+    if (const auto problem = parse_list(*std::exchange(list_, nullptr), std::exchange(items_, {})))
+      refuse(key_mark_, path, *problem);
+    effective_.sources[path] = file_name_ + ":" + std::to_string(key_mark_.line + 1);
+  }
 
   void OnMapStart(const YAML::Mark& mark,
                   const std::string& tag,
@@ -82,6 +94,7 @@ class ConfigEvents final : public YAML::EventHandler {
                   YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     if (tag != "?" && !tag.empty()) refuse(mark, key_, "found a tag (!name), accepted: no tag");
+    if (list_ != nullptr) refuse(mark, key_, "found keys within the list, accepted: text");
     if (awaits_key()) refuse(mark, "", "found a map as a key, accepted: the name of a key");
     const std::string path = take_key();
     if (const ConfigField* field = schema_.find_field(path))
@@ -132,8 +145,47 @@ class ConfigEvents final : public YAML::EventHandler {
   std::string key_;                    // path of the key whose value comes next
   YAML::Mark key_mark_;
   bool has_key_ = false;
+  const ConfigField* list_ = nullptr;  // the field whose items come; key_ is still its path
+  std::vector<std::string> items_;
   std::set<std::string> seen_;
   int num_documents_ = 0;
+};
+
+/// Takes one flow sequence of scalars.
+class ListEvents final : public YAML::EventHandler {
+ public:
+  explicit ListEvents(std::vector<std::string>& items) : items_(items) {}
+  bool is_list() const { return num_starts_ == 1 && !is_other_; }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override { is_other_ = true; }
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override { is_other_ = true; }
+  void OnScalar(const YAML::Mark&,
+                const std::string&,
+                YAML::anchor_t,
+                const std::string& value) override {
+    items_.push_back(value);
+  }
+  void OnSequenceStart(const YAML::Mark&,
+                       const std::string&,
+                       YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    ++num_starts_;
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&,
+                  const std::string&,
+                  YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    is_other_ = true;
+  }
+  void OnMapEnd() override {}
+
+ private:
+  std::vector<std::string>& items_;
+  int num_starts_ = 0;
+  bool is_other_ = false;
 };
 
 /// YAML forbids tabs as indentation; yaml-cpp reads them as something else than was meant.
@@ -170,6 +222,22 @@ void read_yaml(std::string_view text, const std::string& file_name, EffectiveCon
         error.mark.is_null() ? file_name : file_name + ":" + std::to_string(error.mark.line + 1);
     throw ConfigError(where, "not valid YAML: " + error.msg);
   }
+}
+
+std::optional<std::vector<std::string>> read_yaml_list(std::string_view text) {
+  std::vector<std::string> items;
+  if (text.empty()) return items;
+  if (!text.starts_with('[')) return std::vector<std::string>{std::string(text)};
+  std::istringstream stream{std::string(text)};
+  ListEvents events(items);
+  try {
+    YAML::Parser parser(stream);
+    if (!parser.HandleNextDocument(events) || parser.HandleNextDocument(events)) return {};
+  } catch (const YAML::Exception&) {
+    return {};
+  }
+  if (!events.is_list()) return {};
+  return items;
 }
 
 void read_yaml_file(const std::filesystem::path& file, EffectiveConfig& effective) {

@@ -1,12 +1,15 @@
 // Reads a YAML file into the config structs.
 //
-// Only what a config needs is understood: one document of nested maps with scalar values. Lists,
-// anchors, aliases, merge keys and tags are refused, so no input can grow beyond its own size.
+// Only what a config needs is understood: one document of nested maps with scalar values and flat
+// lists of them. Anchors, aliases, merge keys and tags are refused, so no input can grow beyond its
+// own size.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "configs/load_config.h"
 
@@ -21,5 +24,9 @@ void read_yaml(std::string_view text, const std::string& file_name, EffectiveCon
 
 /// The same from a file of at most kMaxConfigFileBytes.
 void read_yaml_file(const std::filesystem::path& file, EffectiveConfig& effective);
+
+/// The items of a list on the command line: "[a, "b, c"]" in YAML's flow form, one item without
+/// brackets, none when empty. Nothing for what is no flat list.
+std::optional<std::vector<std::string>> read_yaml_list(std::string_view text);
 
 }  // namespace augur

@@ -6,12 +6,14 @@ set -euo pipefail
 
 build=(
   g++ cmake ninja-build ccache pkg-config git
-  libmimalloc-dev libyaml-cpp-dev libboost-json1.81-dev libsimdjson-dev libcli11-dev
+  libmimalloc-dev libyaml-cpp-dev libboost1.81-dev libboost-json1.81-dev
+  libsimdjson-dev libcli11-dev prometheus-cpp-dev
   libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev liburing-dev libxxhash-dev
   prometheus-cpp-dev
 )
 test=(
-  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 clang-14 libclang-rt-14-dev
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 python3-venv clang-14
+  libclang-rt-14-dev chromium
 )
 
 wanted=("${build[@]}")

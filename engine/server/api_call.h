@@ -31,8 +31,11 @@ struct ApiLimits {
   int64_t max_prompts = 1024;
   int64_t max_sequences = 2048;  // prompts times n
   int64_t max_stop_strings = 16;
-  int64_t max_logit_bias = 1024;  // entries
-  int64_t max_logprobs = 20;      // alternatives beside a token
+  int64_t max_stop_token_ids = 1024;
+  int64_t max_logit_bias = 1024;                   // entries
+  int64_t max_logprobs = 20;                       // alternatives beside a token
+  int64_t max_json_values = int64_t{4} << 20;      // in a body, lists and objects included
+  int64_t max_prompt_logprobs = int64_t{8} << 20;  // log-probabilities of prompts, all alternatives
 };
 
 /// What parsing needs to know of the model that is served.
@@ -59,14 +62,17 @@ class Answer {
   virtual void on_update(int request_idx, const RequestUpdate& update, std::string& out) = 0;
   virtual void on_finished(int request_idx, RequestResult&& result, std::string& out) = 0;
   /// Every request has finished. A stream: appends what ends it (usage, "data: [DONE]\n\n").
-  /// Else: appends the whole JSON body.
+  /// Else: appends the whole JSON body, or throws ApiError (500) when a request has failed.
   virtual void on_complete(std::string& out) = 0;
 };
 
 struct ApiCall {
   bool is_streamed = false;
   std::vector<Request> requests;  // at least one; callbacks empty; each passes validate_request
-  std::unique_ptr<Answer> answer;
+  // What the client calls each of them: the "rid" of /generate (of a list given one rid: RID_0,
+  // RID_1, ...), else Request::id.
+  std::vector<std::string> client_ids;
+  std::unique_ptr<Answer> answer;  // the context's tokenizer outlives it
 };
 
 /// What a request is called: `id` ("cmpl-...", made by the caller) and its Unix time.

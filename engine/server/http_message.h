@@ -29,9 +29,10 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  // further ones: Retry-After, Allow
 };
 
-/// How one request is answered: by send(), or by begin_stream(), write()s and end().
-/// Threading: the server's own thread (HttpServer::post). May be kept after the connection is gone;
-/// calls do nothing then.
+/// How one request is answered: by send(), or by begin_stream(), write()s and end(). When the last
+/// pointer to it goes before that, the client gets 500, or its stream is cut off.
+/// Threading: the server's own thread (HttpServer::post), or any once HttpServer::run has returned.
+/// May be kept after the connection is gone; calls do nothing then.
 class Reply {
  public:
   virtual ~Reply() = default;
@@ -44,7 +45,8 @@ class Reply {
   virtual void write(std::string_view bytes) = 0;
   virtual void end() = 0;
   /// Called once if the client is gone before the answer is complete: at once when its socket
-  /// closes or resets, whether or not anything was being written.
+  /// closes or resets, whether or not anything was being written, though never from within a call
+  /// of ours. A client that is gone already (is_open) is not told of again.
   virtual void on_close(std::function<void()> callback) = 0;
   virtual bool is_open() const = 0;
 };

@@ -6,6 +6,9 @@
 // body, idle time, what a slow reader may leave unread. Both Content-Length and Transfer-Encoding,
 // repeated or malformed ones, bad header characters and HTTP versions other than 1.0 and 1.1 are
 // refused and the connection closed, so that no proxy before us sees requests where we see others.
+// Refused with an error_response: 400 malformed, 401 no key, 408 too slow, 413 and 431 too large,
+// 417, 505, and 503 over max_connections. The key is asked for before the body is taken.
+// A client that ends its stream, even by half, before its answer is complete is taken to be gone.
 // Sources: RFC 9110, RFC 9112.
 #pragma once
 
@@ -54,7 +57,8 @@ struct HttpCounters {
 
 class HttpServer {
  public:
-  /// Called on the server's thread for each request. An exception it throws is answered with 500.
+  /// Called on the server's thread for each request. An ApiError it throws is the answer; another
+  /// exception is logged and answered with 500. Work for post() and callbacks do not throw.
   using Handler = std::function<void(HttpRequest&& request, std::shared_ptr<Reply> reply)>;
 
   /// Binds and listens; connections wait until run(). `keys` may be null: everything is open. It
@@ -71,7 +75,8 @@ class HttpServer {
   /// Closes the listening socket and idle connections; requests under way are finished, with
   /// "Connection: close". From any thread.
   void stop_accepting();
-  /// Ends run(); connections that are left are closed. From any thread.
+  /// Ends run(), once work posted before is done; connections that are left are closed, which
+  /// Reply::on_close tells. Work posted later is never run. From any thread.
   void stop();
   /// On the server's thread, or after run() has returned.
   HttpCounters counters() const;

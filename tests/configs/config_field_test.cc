@@ -5,6 +5,7 @@
 #include <set>
 
 #include "configs/engine_config.h"
+#include "configs/yaml_reader.h"
 
 namespace augur {
 namespace {
@@ -25,7 +26,13 @@ TEST(ConfigField, EveryDefaultIsAccepted) {
   for (const ConfigField& field : list_fields(config).fields) {
     std::string text = format_value(field);
     if (std::holds_alternative<std::string*>(field.value)) continue;  // written with quotes
-    EXPECT_EQ(parse_value(field, text, /*is_quoted=*/false), std::nullopt) << field.path;
+    if (field.is_list()) {
+      const std::optional<std::vector<std::string>> items = read_yaml_list(text);
+      ASSERT_TRUE(items.has_value()) << field.path;
+      EXPECT_EQ(parse_list(field, *items), std::nullopt) << field.path;
+    } else {
+      EXPECT_EQ(parse_value(field, text, /*is_quoted=*/false), std::nullopt) << field.path;
+    }
     EXPECT_EQ(format_value(field), text) << field.path;
   }
 }

@@ -81,7 +81,7 @@ TEST(YamlReader, FindsAKeyThatBelongsToAnotherSection) {
 TEST(YamlReader, ListsTheKeysWhenNoneIsNear) {
   EXPECT_EQ(error_of("kv_cache:\n  banana: 1\n"),
             "f.yaml:2: unknown key \"kv_cache.banana\"; accepted: dtype, block_size, bytes, "
-            "max_context");
+            "max_context, prefix_cache");
 }
 
 TEST(YamlReader, RefusesADottedKey) {
@@ -140,6 +140,40 @@ TEST(YamlReader, RefusesOtherShapes) {
   EXPECT_THAT(error_of("model: {path: {a: b}}"), testing::HasSubstr("found keys within it"));
   EXPECT_THAT(error_of("? {a: b}\n: c\n"), testing::HasSubstr("a map as a key"));
   EXPECT_THAT(error_of("model: {}\n---\nmodel: {}\n"), testing::HasSubstr("second document"));
+}
+
+TEST(YamlReader, ReadsLists) {
+  EffectiveConfig effective;
+  read_yaml("warmup:\n  prompts:\n    - one\n    - \"two, three\"\nmetrics: {compat: [vllm]}\n",
+            "f.yaml", effective);
+  EXPECT_THAT(effective.config.warmup.prompts, testing::ElementsAre("one", "two, three"));
+  EXPECT_THAT(effective.config.metrics.compat, testing::ElementsAre("vllm"));
+  EXPECT_EQ(effective.sources["warmup.prompts"], "f.yaml:2");
+  read_yaml("server: {open_paths: []}", "f.yaml", effective);
+  EXPECT_THAT(effective.config.server.open_paths, testing::IsEmpty());
+}
+
+TEST(YamlReader, RefusesListsOfOtherThings) {
+  EXPECT_THAT(error_of("warmup: {prompts: [[a]]}"), testing::HasSubstr("a list within the list"));
+  EXPECT_THAT(error_of("warmup: {prompts: [{a: b}]}"), testing::HasSubstr("keys within the list"));
+  EXPECT_THAT(error_of("warmup: {prompts: [~]}"), testing::HasSubstr("an empty item"));
+  EXPECT_THAT(error_of("warmup: {prompts: text}"),
+              testing::HasSubstr("found \"text\", accepted: a list of texts"));
+  EXPECT_THAT(error_of("metrics: {compat: [vlm]}"),
+              testing::HasSubstr("found \"vlm\", accepted: a list of vllm"));
+  EXPECT_THAT(error_of("metrics: {compat: [vllm, vllm]}"), testing::HasSubstr("twice"));
+  EXPECT_THAT(error_of("warmup: {prompts: [&a b]}"), testing::HasSubstr("found an anchor"));
+}
+
+TEST(YamlReader, ReadsListsOfTheCommandLine) {
+  using Items = std::vector<std::string>;
+  EXPECT_EQ(read_yaml_list("[a, \"b, c\"]"), (Items{"a", "b, c"}));
+  EXPECT_EQ(read_yaml_list("one text, with a comma"), Items{"one text, with a comma"});
+  EXPECT_EQ(read_yaml_list(""), Items{});
+  EXPECT_EQ(read_yaml_list("[]"), Items{});
+  EXPECT_EQ(read_yaml_list("[a"), std::nullopt);
+  EXPECT_EQ(read_yaml_list("[[a]]"), std::nullopt);
+  EXPECT_EQ(read_yaml_list("[{a: b}]"), std::nullopt);
 }
 
 TEST(YamlReader, RefusesAnchorsAliasesTagsAndMergeKeys) {

@@ -198,7 +198,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
       ->group(group);
   app.add_flag("--print-config", options.print_config, "print the configuration in effect and stop")
       ->group(group);
-  app.footer("Keys of the configuration:\n" + config_help() + "\n" + kExitCodes);
+  app.footer("Keys of the configuration:\n" + config_help(kServerSections) + "\n" + kExitCodes);
 
   try {
     app.parse(argc, argv);

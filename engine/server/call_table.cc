@@ -1,0 +1,216 @@
+#include "engine/server/call_table.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace augur::server {
+namespace {
+
+constexpr int kRetryAfterShutdown_s = 5;
+
+ApiError overloaded(const std::string& reason, int retry_after_s) {
+  ApiError error(503, "server_error", "server_is_overloaded", "", reason);
+  error.retry_after_s = retry_after_s;
+  return error;
+}
+
+/// Why a call was not let in.
+ApiError refusal(const Admission& admission) {
+  switch (admission.outcome) {
+    case Admission::Outcome::kQueueFull:
+    case Admission::Outcome::kAccepted:
+      break;
+    case Admission::Outcome::kDraining: {
+      ApiError error(503, "server_error", "server_is_draining", "",
+                     "the server is shutting down and takes no new requests");
+      error.retry_after_s = kRetryAfterShutdown_s;
+      return error;
+    }
+    case Admission::Outcome::kDead:
+      return ApiError(503, "server_error", "engine_failed", "", "the engine has failed");
+  }
+  return overloaded(admission.reason, admission.retry_after_s);
+}
+
+}  // namespace
+
+struct CallTable::Call {
+  std::string id;
+  std::string owner;
+  uint64_t first_ticket = 0;
+  std::vector<std::string> client_ids;
+  size_t num_requests = 0;
+  size_t num_unfinished = 0;
+  bool is_streamed = false;
+  bool has_begun = false;  // the stream
+  bool is_over = false;    // answered, or nobody is there to be answered
+  std::unique_ptr<Answer> answer;
+  std::shared_ptr<Reply> reply;
+};
+
+CallTable::CallTable(EngineLoop& loop, StatusObserver on_status)
+    : loop_(loop), on_status_(std::move(on_status)) {}
+CallTable::~CallTable() = default;
+
+void CallTable::start(ApiCall parsed,
+                      const std::string& id,
+                      const std::string& owner,
+                      std::shared_ptr<Reply> reply) {
+  if (!reply->is_open()) return;
+  const size_t num_requests = parsed.requests.size();
+  const Admission admission = loop_.submit(std::move(parsed.requests));
+  if (admission.outcome != Admission::Outcome::kAccepted) {
+    const ApiError error = refusal(admission);
+    on_status_(error.status);
+    reply->send(error_response(error));
+    return;
+  }
+  auto call = std::make_shared<Call>();
+  call->id = id;
+  call->owner = owner;
+  call->first_ticket = admission.first_ticket;
+  call->num_requests = num_requests;
+  call->num_unfinished = num_requests;
+  call->is_streamed = parsed.is_streamed;
+  call->client_ids = std::move(parsed.client_ids);
+  call->answer = std::move(parsed.answer);
+  call->reply = std::move(reply);
+  for (size_t i = 0; i < num_requests; ++i) {
+    const uint64_t ticket = admission.first_ticket + i;
+    by_ticket_.emplace(ticket, Place{call, static_cast<int>(i)});
+    by_id_.emplace(id, ticket);
+    if (i < call->client_ids.size()) by_id_.emplace(call->client_ids[i], ticket);
+  }
+  call->reply->on_close([this, weak = std::weak_ptr<Call>(call)] {
+    const std::shared_ptr<Call> gone = weak.lock();
+    if (!gone || gone->is_over) return;
+    gone->is_over = true;
+    abort_rest(*gone, AbortCause::kClient);
+  });
+}
+
+void CallTable::take(std::vector<LoopEvent>&& events) {
+  for (LoopEvent& event : events) {
+    const auto found = by_ticket_.find(event.ticket);
+    if (found == by_ticket_.end()) continue;
+    const Place place = found->second;
+    if (event.kind == LoopEvent::Kind::kFinished) by_ticket_.erase(found);
+    take_one(event, place);
+  }
+}
+
+void CallTable::take_one(LoopEvent& event, const Place& place) {
+  Call& call = *place.call;
+  switch (event.kind) {
+    case LoopEvent::Kind::kStarted:
+      if (call.is_over || !call.is_streamed || call.has_begun) return;
+      call.has_begun = true;
+      on_status_(200);
+      call.reply->begin_stream();
+      return;
+    case LoopEvent::Kind::kUpdate:
+      if (call.is_over) return;
+      out_.clear();
+      call.answer->on_update(place.request_idx, event.update, out_);
+      write(call);
+      return;
+    case LoopEvent::Kind::kFinished:
+      finish_request(event, place);
+      return;
+  }
+}
+
+void CallTable::finish_request(LoopEvent& event, const Place& place) {
+  Call& call = *place.call;
+  --call.num_unfinished;
+  if (!call.is_over) {
+    // Once a stream has begun it ends in its own form, with what there is.
+    if (event.cause == AbortCause::kWaitingTimeout && !call.has_begun) {
+      fail(call, overloaded("the request waited too long for its turn", 1), event.cause);
+    } else if (event.cause == AbortCause::kShutdown && !call.has_begun) {
+      Admission draining;
+      draining.outcome = Admission::Outcome::kDraining;
+      fail(call, refusal(draining), event.cause);
+    } else if (event.cause == AbortCause::kFailed && !call.has_begun) {
+      fail(call, ApiError(500, "server_error", "engine_failed", "", event.result.error),
+           event.cause);
+    } else {
+      out_.clear();
+      call.answer->on_finished(place.request_idx, std::move(event.result), out_);
+      write(call);
+      if (call.num_unfinished == 0) complete(call);
+    }
+  }
+  forget_id(call.id, event.ticket);
+  const size_t idx = static_cast<size_t>(place.request_idx);
+  if (idx < call.client_ids.size()) forget_id(call.client_ids[idx], event.ticket);
+}
+
+void CallTable::forget_id(const std::string& id, uint64_t ticket) {
+  const auto [begin, end] = by_id_.equal_range(id);
+  const auto found =
+      std::find_if(begin, end, [&](const auto& entry) { return entry.second == ticket; });
+  if (found != end) by_id_.erase(found);
+}
+
+void CallTable::complete(Call& call) {
+  call.is_over = true;
+  out_.clear();
+  try {
+    call.answer->on_complete(out_);
+  } catch (const ApiError& error) {
+    on_status_(error.status);
+    call.reply->send(error_response(error));
+    return;
+  }
+  if (call.is_streamed) {
+    write(call);
+    call.reply->end();
+  } else {
+    on_status_(200);
+    call.reply->send({.body = out_});
+  }
+}
+
+void CallTable::fail(Call& call, const ApiError& error, AbortCause cause) {
+  call.is_over = true;
+  on_status_(error.status);
+  call.reply->send(error_response(error));
+  abort_rest(call, cause);
+}
+
+void CallTable::abort_rest(const Call& call, AbortCause cause) {
+  for (size_t i = 0; i < call.num_requests; ++i) {
+    const uint64_t ticket = call.first_ticket + i;
+    if (by_ticket_.contains(ticket)) loop_.abort(ticket, cause);
+  }
+}
+
+void CallTable::write(Call& call) {
+  if (out_.empty()) return;
+  if (call.is_streamed && !call.has_begun) {  // it ended before its first step
+    call.has_begun = true;
+    on_status_(200);
+    call.reply->begin_stream();
+  }
+  call.reply->write(out_);
+}
+
+int CallTable::abort(std::string_view id, const std::string* owner) {
+  const auto [begin, end] = by_id_.equal_range(std::string(id));
+  int num_requests = 0;
+  for (auto it = begin; it != end; ++it) {
+    const auto place = by_ticket_.find(it->second);
+    if (place == by_ticket_.end()) continue;
+    if (owner != nullptr && *owner != place->second.call->owner) continue;
+    loop_.abort(it->second, AbortCause::kRequested);
+    ++num_requests;
+  }
+  return num_requests;
+}
+
+void CallTable::abort_all() {
+  loop_.abort_all(AbortCause::kRequested);
+}
+
+}  // namespace augur::server

@@ -1,0 +1,56 @@
+// What the server answers: routes, and the calls behind them.
+//
+// States: loading (the socket is open, calls are told to come back), ready, draining (what was let
+// in is finished, nothing new is let in), and dead when the engine has failed.
+// Threading: handle() runs on the HTTP server's thread; parsing and tokenizing on workers; the rest
+// may be called from any thread.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/load_config.h"
+#include "engine/server/http_message.h"
+#include "engine/server/http_server.h"
+
+namespace augur::server {
+
+class EngineLoop;
+class ServedModel;
+
+/// What sets the prefix cache of an API key apart from those of others: the beginning of
+/// Request::cache_salt.
+std::string salt_of_key(const std::string& key_name);
+
+class Service {
+ public:
+  /// `effective` outlives the service.
+  explicit Service(const EffectiveConfig& effective);
+  ~Service();
+
+  void handle(HttpRequest&& request, std::shared_ptr<Reply> reply);
+  /// Before HttpServer::run; `server` outlives the service's last call.
+  void attach(HttpServer& server);
+
+  /// How much of the weights has been read, 0 to 1.
+  void tell_loading(double share);
+  /// The model is there: calls are served from now on. `model` outlives the service.
+  void become_ready(ServedModel& model);
+  /// Lets nothing more in. Returns once everything that was let in has ended, or at the deadline,
+  /// when what is left is aborted. Called once; at once done while loading.
+  void drain(std::chrono::milliseconds deadline);
+  /// Ends the engine's thread and the workers. After the HTTP server has stopped.
+  void stop();
+
+  /// Null until become_ready. For the watchdog.
+  EngineLoop* loop();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace augur::server
