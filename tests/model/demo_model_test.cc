@@ -20,8 +20,10 @@ using test::score_documents;
 const std::filesystem::path kRoot = AUGUR_SOURCE_DIR;
 
 std::unique_ptr<LoadedModel> load_demo(PrecisionChoice precision,
-                                       KvDtypeChoice kv_dtype = KvDtypeChoice::kAuto) {
+                                       KvDtypeChoice kv_dtype = KvDtypeChoice::kAuto,
+                                       int64_t block_size = KvCacheConfig().block_size) {
   EngineConfig config;
+  config.kv_cache.block_size = block_size;
   config.model.path = (kRoot / "models/tiny-glm4-moe").string();
   config.execution.precision = precision;
   config.kv_cache.dtype = kv_dtype;
@@ -146,6 +148,73 @@ TEST_P(GreedyTest, ContinuesAsTheReferenceDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(TokensPerStep, GreedyTest, ::testing::Values(10, 2048));
+
+/// Prompts of one beginning and several ends, and one that goes on after an answer.
+std::vector<RequestResult> answer_alike(LoadedModel& model, bool has_cache) {
+  EngineOptions options{.max_tokens_per_step = 64, .prefix_cache = has_cache};
+  Engine engine(options, *model.decoder, &*model.tokenizer);
+  std::vector<RequestResult> results;
+  const auto run = [&](std::string text) {
+    Request request{.id = std::to_string(results.size())};
+    request.prompt_ids = model.tokenizer->encode(text);
+    request.sampling.max_tokens = 24;
+    request.sampling.ignore_eos = true;
+    request.sampling.logprobs = 3;
+    request.sampling.seed = 7;
+    request.on_finished = [&](RequestResult&& result) { results.push_back(std::move(result)); };
+    EXPECT_EQ(engine.check(request), "");
+    engine.submit(std::move(request));
+    while (engine.step()) {
+    }
+    return text + results.back().completions.at(0).text;
+  };
+  std::string beginning;
+  for (int i = 0; i < 12; ++i) {
+    beginning += "The quick brown fox of chapter " + std::to_string(i) + " jumps over a dog. ";
+  }
+  const std::string answered = run(beginning + "What did it jump over?");
+  run(beginning + "Who was quick?");
+  run(beginning + "What did it jump over?");
+  run(answered + " And why?");
+  EXPECT_EQ(engine.num_free_kv_blocks() + engine.num_idle_kv_blocks(),
+            model.decoder->limits().num_kv_blocks);
+  return results;
+}
+
+struct CachedCase {
+  PrecisionChoice precision;
+  KvDtypeChoice kv_dtype;
+};
+
+class PrefixCacheTest : public ::testing::TestWithParam<CachedCase> {};
+
+TEST_P(PrefixCacheTest, AnswersBitForBitAsWithout) {
+  const auto model = load_demo(GetParam().precision, GetParam().kv_dtype, /*block_size=*/16);
+  const std::vector<RequestResult> plain = answer_alike(*model, /*has_cache=*/false);
+  const std::vector<RequestResult> cached = answer_alike(*model, /*has_cache=*/true);
+  ASSERT_EQ(cached.size(), plain.size());
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_EQ(plain[i].num_cached_tokens, 0);
+    EXPECT_EQ(cached[i].num_cached_tokens > 64, i > 0) << cached[i].num_cached_tokens;
+    const Completion& expected = plain[i].completions.at(0);
+    const Completion& actual = cached[i].completions.at(0);
+    EXPECT_EQ(actual.text, expected.text);
+    EXPECT_EQ(actual.output_ids, expected.output_ids);
+    ASSERT_EQ(actual.logprobs.size(), expected.logprobs.size());
+    for (size_t t = 0; t < expected.logprobs.size(); ++t) {
+      EXPECT_EQ(actual.logprobs[t].logprob, expected.logprobs[t].logprob) << i << ", " << t;
+      for (size_t k = 0; k < expected.logprobs[t].top.size(); ++k) {
+        EXPECT_EQ(actual.logprobs[t].top[k].logprob, expected.logprobs[t].top[k].logprob);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions,
+    PrefixCacheTest,
+    ::testing::Values(CachedCase{PrecisionChoice::kReference, KvDtypeChoice::kAuto},
+                      CachedCase{PrecisionChoice::kBF16, KvDtypeChoice::kInt8}));
 
 }  // namespace
 }  // namespace augur
