@@ -35,7 +35,6 @@ void read_labels(const JsonFields& fields) {
   fields.string("user", kMaxNameBytes);
   fields.string("safety_identifier", kMaxNameBytes);
   fields.string("prompt_cache_key", kMaxNameBytes);
-  fields.string("request_id", kMaxNameBytes);
   fields.object("metadata");
   const auto tier = fields.string("service_tier", kMaxNameBytes);
   if (tier && *tier != "auto" && *tier != "default") {
