@@ -1,8 +1,8 @@
 // Asks the server for its figures every second while the page is seen, and works out what happened
 // in between.
 //
-// Connection states: 'connecting' -> 'connected' <-> 'lost'; 'unready' where the server answers that
-// it cannot serve; 'locked' while a key is missing; 'absent' where it has no figures to give.
+// Connection states: 'connecting' -> 'connected' <-> 'lost'; 'unready' where the server answers
+// that it cannot serve; 'locked' while a key is missing; 'absent' where it has no figures to give.
 import {ApiError, request} from './api.js';
 
 const kPeriodMs = 1000;

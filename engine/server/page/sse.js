@@ -40,7 +40,7 @@ export async function* readEvents(body) {
       yield* parser.feed(decoder.decode(value, {stream: true}));
     }
   } finally {
-    // Left early: the server is to know that nobody reads on. What cancelling meets matters no more.
+    // Left early: the server is to know that nobody reads on. How that goes matters no more.
     reader.cancel().catch(() => {});
   }
 }

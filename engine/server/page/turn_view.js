@@ -33,7 +33,8 @@ function figureNodes(figures) {
   nodes.push(figure('total', formatSeconds(figures.totalSeconds),
       'From sending the request to the end of the answer'));
   if (figures.numPromptTokens !== null) {
-    const cached = figures.numCachedTokens ? `, ${formatCount(figures.numCachedTokens)} cached` : '';
+    const {numCachedTokens} = figures;
+    const cached = numCachedTokens ? `, ${formatCount(numCachedTokens)} cached` : '';
     nodes.push(figure('prompt', `${formatCount(figures.numPromptTokens)}${cached}`,
         'Tokens of the prompt; those cached did not have to be computed again'));
   }
@@ -87,8 +88,8 @@ export class TurnView {
       const label = turn.answer === '' ? 'Try again' : 'Regenerate';
       line.append(button(label, () => this.#actions.regenerate(turn)));
     }
-    if (turn.state === 'stopped') line.append(element('span', {textContent: 'stopped'}));
-    else if (kEnds[turn.finishReason]) line.append(element('span', {textContent: kEnds[turn.finishReason]}));
+    const end = turn.state === 'stopped' ? 'stopped' : kEnds[turn.finishReason];
+    if (end) line.append(element('span', {textContent: end}));
     if (turn.figures) line.append(...figureNodes(turn.figures));
     this.#foot.append(line);
   }
