@@ -279,7 +279,11 @@ int run(int argc, char** argv) {
   CLI::App& serve = *app.add_subcommand("serve", "a server: latencies and throughput of requests");
   const std::function<void()> finish_serve_options =
       serve_bench::add_serve_options(serve, serve_options);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;
+  }
   if (serve.parsed()) {
     finish_serve_options();
     return serve_bench::run_serve_bench(serve_options);

@@ -108,6 +108,10 @@ TEST(ServeCommandLine, RefusesNumbersOutOfRange) {
     EXPECT_THROW(parse(arguments), CLI::ValidationError) << arguments[0] << " " << arguments[1];
 }
 
+TEST(ServeCommandLine, RefusesBothOfTwoOpposites) {
+  EXPECT_THROW(parse({"--ignore-eos", "--no-ignore-eos"}), CLI::ExcludesError);
+}
+
 TEST(ServerUrl, IsTakenApart) {
   const ServerUrl url = parse_server_url("http://example.org:81/base/v1/");
   EXPECT_EQ(url.host, "example.org");

@@ -23,7 +23,9 @@ struct Given {
   std::string rate = "inf";
   std::string goodput;
   std::string percentiles = "50,90,99";
-  bool ignore_eos = false;  // where it is given
+  bool is_whole = false;
+  bool ignore_eos = false;
+  bool no_ignore_eos = false;
 };
 
 double parse_number(const std::string& text, const std::string& where, const char* accepted) {
@@ -86,7 +88,7 @@ std::vector<double> parse_percentiles(const std::string& text) {
   return percentiles;
 }
 
-void add_server(CLI::App& command, Options& options) {
+void add_server(CLI::App& command, Options& options, Given& given) {
   const std::string group = "The server";
   command.add_option("--url,--base-url", options.url, "where it is; http only")
       ->option_text("URL (http://127.0.0.1:8000)")
@@ -104,8 +106,7 @@ void add_server(CLI::App& command, Options& options) {
       ->transform(CLI::CheckedTransformer(endpoints).description(""))
       ->group(group);
   command
-      .add_flag("!--no-stream", options.is_streamed,
-                "ask for whole answers: no TTFT, TPOT and ITL then")
+      .add_flag("--no-stream", given.is_whole, "ask for whole answers: no TTFT, TPOT and ITL then")
       ->group(group);
   command.add_flag("--flush-cache", options.flush_cache, "POST /flush_cache before measuring")
       ->group(group);
@@ -208,10 +209,13 @@ void add_prompts(CLI::App& command, Options& options, Given& given) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->group(group);
   command
-      .add_flag("--ignore-eos,!--no-ignore-eos", given.ignore_eos,
-                "ask for all of max_tokens (on for random prompts, off with a dataset)")
+      .add_flag("--ignore-eos", given.ignore_eos,
+                "ask for all of max_tokens (for random prompts; not with a dataset)")
       ->group(group);
-  command.add_option("--temperature", options.temperature, "(0)")
+  command.add_flag("--no-ignore-eos", given.no_ignore_eos, "let answers end where they end")
+      ->excludes("--ignore-eos")
+      ->group(group);
+  command.add_option("--temperature", options.temperature, "of sampling; 0 is greedy (0)")
       ->option_text("T")
       ->check(CLI::Range(0.0, 1e3))
       ->group(group);
@@ -267,15 +271,16 @@ void check(const Options& options) {
 
 std::function<void()> add_serve_options(CLI::App& command, Options& options) {
   const auto given = std::make_shared<Given>();
-  add_server(command, options);
+  add_server(command, options, *given);
   add_load(command, options, *given);
   add_prompts(command, options, *given);
   add_report(command, options, *given);
   command.footer(
       "Exit status: 0 all requests succeeded; 1 options, server or model refused; 2 requests "
       "failed;\n130 interrupted.");
-  return [given, &command, &options] {
-    if (command.count("--ignore-eos") > 0) options.ignore_eos = given->ignore_eos;
+  return [given, &options] {
+    options.is_streamed = !given->is_whole;
+    if (given->ignore_eos || given->no_ignore_eos) options.ignore_eos = given->ignore_eos;
     options.rate = parse_rate(given->rate);
     options.goodput = parse_goodput(given->goodput);
     options.percentiles = parse_percentiles(given->percentiles);

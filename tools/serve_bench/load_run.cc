@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <fstream>
 #include <utility>
 
 #include "tools/serve_bench/exchange.h"
@@ -21,6 +22,14 @@ int64_t thread_cpu_us() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
+}
+
+// How long this thread was ready to run without running; 0 where the kernel does not tell.
+int64_t core_wait_us() {
+  std::ifstream statistics("/proc/thread-self/schedstat");
+  int64_t running_ns = 0;
+  int64_t waiting_ns = 0;
+  return statistics >> running_ns >> waiting_ns ? waiting_ns / 1000 : 0;
 }
 
 double share(int64_t part_us, int64_t whole_us) {
@@ -43,6 +52,7 @@ class LoadRun::State {
     result_.end_us = result_.start_us;
     window_start_us_ = last_progress_us_ = result_.start_us;
     start_cpu_us_ = window_cpu_us_ = thread_cpu_us();
+    const int64_t start_wait_us = core_wait_us();
     next_arrival_s_ = arrivals_.next_s();
     tick();
     schedule_arrival();
@@ -52,6 +62,7 @@ class LoadRun::State {
     const int64_t whole_us = HttpClient::now_us() - result_.start_us;
     result_.cpu_share = share(thread_cpu_us() - start_cpu_us_, whole_us);
     result_.busiest_cpu_share = std::max(result_.busiest_cpu_share, result_.cpu_share);
+    result_.core_wait_share = share(core_wait_us() - start_wait_us, whole_us);
     return result_;
   }
 
@@ -140,7 +151,7 @@ class LoadRun::State {
     }
     if (now_us - last_progress_us_ >= kProgressUs) {
       last_progress_us_ = now_us;
-      fmt::print(stderr, "{:.0f} s: {} requests ended, {} in flight\n",
+      fmt::print(stderr, "after {:.0f} s: {} requests ended, {} in flight\n",
                  static_cast<double>(now_us - result_.start_us) / 1e6, num_ended_, num_in_flight_);
     }
     const int64_t end_us = result_.start_us + static_cast<int64_t>(phase_.duration_s * 1e6);

@@ -34,6 +34,7 @@ struct PhaseResult {
   double max_lateness_ms = 0;    // of sending behind the arrival, of those not delayed
   double cpu_share = 0;          // of this thread, of one core
   double busiest_cpu_share = 0;  // in the busiest second
+  double core_wait_share = 0;    // ready to run, but others had the cores
   bool gave_up = false;          // no connection could be had many times in a row
   bool is_interrupted = false;
 };

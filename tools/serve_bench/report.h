@@ -26,6 +26,8 @@ struct Report {
 
 /// The share of a core from which on the client, not the server, may be what is measured.
 inline constexpr double kBusyClientShare = 0.9;
+/// The share of time without a core from which on its clock readings come late.
+inline constexpr double kStarvedClientShare = 0.1;
 
 std::string format_settings(const Report& report);
 /// The table and, below it, what is to be known of its figures.

@@ -107,6 +107,7 @@ void add_counts(json::object& result, const Report& report) {
 void add_client(json::object& result, const Report& report) {
   result["client_cpu_share"] = report.phase.cpu_share;
   result["client_busiest_cpu_share"] = report.phase.busiest_cpu_share;
+  result["client_core_wait_share"] = report.phase.core_wait_share;
   result["max_send_lateness_ms"] = report.phase.max_lateness_ms;
   result["held_back_arrivals"] = report.phase.num_delayed;
   result["connections"] = report.client.connections;

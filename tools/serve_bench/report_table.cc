@@ -99,6 +99,7 @@ void add_client(Table& table, const Report& report) {
   table.heading("Client");
   table.row("Client CPU (% of one core):", report.phase.cpu_share * 100, 1);
   table.row("  in the busiest second (%):", report.phase.busiest_cpu_share * 100, 1);
+  table.row("  ready, but without a core (%):", report.phase.core_wait_share * 100, 1);
   if (!std::isinf(report.options.rate)) {
     table.row("Latest send after its arrival (ms):", report.phase.max_lateness_ms);
     if (report.options.concurrency > 0)
@@ -129,6 +130,11 @@ void add_notes(Table& table, const Report& report) {
         fmt::format("Warning: this client's thread was up to {:.0f} % busy: latencies and "
                     "throughput may be its own. Share the load among several clients.",
                     report.phase.busiest_cpu_share * 100));
+  if (report.phase.core_wait_share > kStarvedClientShare)
+    table.line(
+        fmt::format("Warning: this client waited for a core {:.0f} % of the time: others run on "
+                    "this machine, and latencies come out longer than they were.",
+                    report.phase.core_wait_share * 100));
 }
 
 std::string count_or_all(int64_t count) {
