@@ -1,4 +1,5 @@
-// augur-bench: how fast the whole engine runs a shape, with random weights made on the device.
+// augur-bench: how fast the whole engine runs a shape, with random weights made on the device; and
+// how fast a server answers.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -17,6 +19,8 @@
 #include "prefetch/file.h"
 #include "tools/bench/routing_table.h"
 #include "tools/checkpoint_presets.h"
+#include "tools/serve_bench/command_line.h"
+#include "tools/serve_bench/serve_bench.h"
 
 namespace augur::bench {
 namespace {
@@ -255,8 +259,10 @@ void add_common(CLI::App& command, Options& options) {
 
 int run(int argc, char** argv) {
   Options options;
-  CLI::App app("Measures the whole engine on a shape with random weights: no checkpoint is needed.",
-               "augur-bench");
+  CLI::App app(
+      "Measures the whole engine on a shape with random weights: no checkpoint is needed. Or any\n"
+      "OpenAI-compatible server, over HTTP.",
+      "augur-bench");
   app.require_subcommand(1);
   CLI::App& latency = *app.add_subcommand("latency", "one batch: first token, then decode steps");
   add_common(latency, options);
@@ -269,7 +275,15 @@ int run(int argc, char** argv) {
   throughput.add_option("--requests", options.num_requests, "how many")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  serve_bench::Options serve_options;
+  CLI::App& serve = *app.add_subcommand("serve", "a server: latencies and throughput of requests");
+  const std::function<void()> finish_serve_options =
+      serve_bench::add_serve_options(serve, serve_options);
   CLI11_PARSE(app, argc, argv);
+  if (serve.parsed()) {
+    finish_serve_options();
+    return serve_bench::run_serve_bench(serve_options);
+  }
 
   Bench bench(options);
   const int64_t max_context = options.prompt_tokens + options.output_tokens;

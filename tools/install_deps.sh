@@ -11,7 +11,7 @@ build=(
   libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev liburing-dev libxxhash-dev
 )
 test=(
-libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 python3-venv clang-14
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 python3-venv clang-14
   libclang-rt-14-dev chromium
 )
 

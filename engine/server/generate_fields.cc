@@ -117,15 +117,17 @@ PromptList read_input(const JsonFields& fields,
                          : read_prompts(*ids, "input_ids", narrowed, context);
 }
 
-void read_item_sampling(const JsonFields& fields, const ApiContext& context, Request& request) {
-  // Kept from the prompt and the whole call.
-  std::optional<int64_t> max_new_tokens = fields.integer("max_new_tokens", {.min = 0});
+void read_item_sampling(const JsonFields& fields,
+                        const std::string& prompt_path,
+                        const ApiContext& context,
+                        Request& request) {
+  const std::optional<int64_t> max_new_tokens = fields.integer("max_new_tokens", {.min = 0});
   request.sampling = read_sampling(fields, context, ApiDialect::kNative);
   fields.integer("stream_interval", {1, 1});  // every token is told
   if (context.is_strict) fields.refuse_unknown();
   const auto num_prompt = static_cast<int64_t>(request.prompt_ids.size());
   const int64_t min_output = max_new_tokens.value_or(kDefaultMaxNewTokens) > 0 ? 1 : 0;
-  check_prompt_length(num_prompt, min_output, context, "text");
+  check_prompt_length(num_prompt, min_output, context, prompt_path);
   set_max_tokens(request,
                  {.asked = max_new_tokens,
                   .otherwise = kDefaultMaxNewTokens,
@@ -203,7 +205,7 @@ GenerateFields read_generate_fields(const JsonFields& fields, const ApiContext& 
     item.request = shared;
     item.request.prompt_ids = std::move(input.prompts[i].ids);
     const Place sampling = of_item(fields, "sampling_params", i, num_items);
-    read_item_sampling(sampling_of(sampling), context, item.request);
+    read_item_sampling(sampling_of(sampling), input.prompts[i].path, context, item.request);
     read_item_logprobs(fields, i, num_items, context, item);
     item.rid = read_rid(fields, i, num_items, input.is_list);
     check_request(item.request, context);

@@ -29,8 +29,10 @@ class MockServer:
     def __init__(self, source):
         self.source = source
         self.policy = page_policy(source)
+        self.sample = json.loads((source / "tests/server/stats_sample.json").read_text())
         self.port = 0
         self.key = None           # where set, the API asks for it
+        self.fails_with = None    # status of everything but the page's files
         self.has_stats = True
         self.has_experts = True
         self.script = plain_answer("Hello there.")
@@ -59,7 +61,7 @@ class MockServer:
 
     def stats(self):
         uptime_s = time.monotonic() - self.began
-        return {
+        return as_sampled({
             "state": "ready", "model": MODEL, "version": "0.0.1", "uptime_s": uptime_s,
             "loading": None,
             "tokens": {"prompt": int(900 * uptime_s), "generated": int(64 * uptime_s)},
@@ -73,7 +75,7 @@ class MockServer:
             "inter_token": {"num_samples": 900, "p50_s": 0.015, "p90_s": 0.02, "p99_s": 0.05},
             "resident_bytes": 3_200_000_000,
             "experts": self.experts() if self.has_experts else None,
-        }
+        }, self.sample)
 
     def experts(self):
         layers = [self.expert_layer(1 + layer) for layer in range(NUM_LAYERS)]
@@ -100,6 +102,18 @@ class MockServer:
                 "counts": {"uses": sum(uses), "hits": sum(hits), "misses": misses,
                            "prefetches": sum(prefetches),
                            "useful_prefetches": sum(prefetches) // 2, "wasted_prefetches": 20}}
+
+
+def as_sampled(value, sample, where="stats"):
+    """`value`, after making sure that its members are those that augur-server writes."""
+    if isinstance(sample, dict) and value is not None:
+        assert value.keys() == sample.keys(), f"{where}: {value.keys() ^ sample.keys()}"
+        for name in sample:
+            as_sampled(value[name], sample[name], f"{where}.{name}")
+    elif isinstance(sample, list):
+        for item in value:
+            as_sampled(item, sample[0], where + "[]")
+    return value
 
 
 def sum_counts(counts):
@@ -132,6 +146,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/" or path.startswith("/page/"):
             self.send_page("index.html" if path == "/" else path.removeprefix("/page/"))
+        elif self.mock.fails_with is not None:
+            self.send_error_body(self.mock.fails_with, "The model is being loaded.")
         elif not self.is_allowed():
             self.send_error_body(401, "A valid API key is needed.")
         elif path == "/stats" and self.mock.has_stats:

@@ -133,6 +133,17 @@ class ChatTest(MockedTest):
         self.assertEqual(self.wait_for_answer(), text)
         self.expect_quiet()
 
+    def test_begins_anew_in_the_middle_of_an_answer(self):
+        self.mock.script = mocks.endless_answer
+        self.send("Go")
+        self.page.wait("document.querySelector('.answer-body').textContent.includes('word2')")
+        self.mock.script = mocks.plain_answer("New.")
+        self.press_button("New chat")
+        self.send("Second")  # at once
+        self.assertEqual(self.wait_for_answer(1), "New.")
+        self.assertEqual(self.last_body()["messages"], [{"role": "user", "content": "Second"}])
+        self.assertTrue(self.mock.is_gone.wait(10))
+
     def test_sends_the_conversation_so_far(self):
         self.send("First")
         self.wait_for_answer(1)
@@ -365,6 +376,13 @@ class LiveTest(MockedTest):
         self.send("Go")
         self.assertEqual(self.wait_for_answer(), "Hello there.")
         self.assertEqual(self.last_body()["model"], mocks.MODEL)
+
+    def test_says_so_while_the_server_is_not_ready(self):
+        self.mock.fails_with = 503
+        self.open_page()
+        self.expect_server_state("not ready, trying again")
+        self.mock.fails_with = None
+        self.expect_server_state("ready")
 
     def test_survives_a_restart_of_the_server(self):
         self.open_page()

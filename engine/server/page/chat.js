@@ -11,6 +11,8 @@ export class Chat {
   #turns = loadTurns();
   #views = new Map();
   #abort = null;
+  #unshown = '';  // text that came since the last frame
+  #frame = null;
   #log = byId('log');
   #input = byId('message');
   #mode = byId('mode');
@@ -29,6 +31,8 @@ export class Chat {
     this.#listen();
     this.#showState();
     this.#log.scrollTop = this.#log.scrollHeight;
+    // Where the keyboard is on the screen, this would bring it up.
+    if (!matchMedia('(pointer: coarse)').matches) this.#input.focus();
   }
 
   #listen() {
@@ -49,6 +53,7 @@ export class Chat {
     byId('stop').addEventListener('click', () => this.#stop());
     byId('new-chat').addEventListener('click', () => this.#clear());
     this.#mode.addEventListener('change', () => this.#showState());
+    addEventListener('pagehide', () => storeTurns(this.#turns));
   }
 
   #send() {
@@ -69,6 +74,7 @@ export class Chat {
 
   #clear() {
     this.#stop();
+    this.#abort = null;  // what is left of it no longer shows
     this.#turns = [];
     this.#views.clear();
     byId('turns').replaceChildren();
@@ -110,6 +116,7 @@ export class Chat {
     } catch (error) {
       this.#takeFailure(turn, error, abort.signal.aborted);
     }
+    this.#showText(view);
     if (clock.endMs > 0) turn.figures = figuresOf(clock);
     if (this.#abort === abort) this.#abort = null;
     if (!this.#views.has(turn)) return;  // a new conversation was begun
@@ -144,10 +151,19 @@ export class Chat {
     clock.firstTextMs ??= nowMs;
     clock.lastTextMs = nowMs;
     turn.answer += text;
-    const isFollowed = this.#isAtEnd();
-    view.append(text);
-    this.#follow(isFollowed);
     this.#announcer.stream(text);
+    this.#unshown += text;
+    this.#frame ??= requestAnimationFrame(() => this.#showText(view));
+  }
+
+  /** Once a frame, however many tokens came: each costs a new layout. */
+  #showText(view) {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = null;
+    const isFollowed = this.#isAtEnd();
+    view.append(this.#unshown);
+    this.#unshown = '';
+    this.#follow(isFollowed);
   }
 
   #takeFailure(turn, error, isStopped) {
@@ -156,7 +172,7 @@ export class Chat {
       return;
     }
     turn.state = 'failed';
-    const lacksTemplate = error.status === 400 && /template/i.test(error.message);
+    const lacksTemplate = error.status === 400 && /no chat template/i.test(error.message);
     turn.error = {
       message: error.message,
       offersCompletion: turn.mode === 'chat' && lacksTemplate,
@@ -192,13 +208,14 @@ export class Chat {
     const isBusy = this.#abort !== null;
     const isChat = this.#mode.value === 'chat';
     byId('welcome').hidden = this.#turns.length > 0;
+    const hadFocus = [byId('send'), byId('stop')].includes(document.activeElement);
     byId('send').hidden = isBusy;
     byId('stop').hidden = !isBusy;
+    if (hadFocus) this.#input.focus();  // a hidden button would lose it
     byId('send').disabled = this.#input.value.trim() === '';
     byId('new-chat').disabled = this.#turns.length === 0;
     this.#input.placeholder = isChat ? 'Ask something' : 'Text for the model to continue';
     byId('message-label').textContent = isChat ? 'Message' : 'Text to continue';
-    if (document.activeElement === document.body) this.#input.focus();
     this.#grow();
   }
 

@@ -7,6 +7,7 @@ const kHistoryLength = 120;
 const kConnections = {
   connecting: 'connecting',
   lost: 'disconnected, trying again',
+  unready: 'not ready, trying again',
   locked: 'API key needed',
   absent: 'no live figures',
 };

@@ -1,12 +1,13 @@
 // Asks the server for its figures every second while the page is seen, and works out what happened
 // in between.
 //
-// Connection states: 'connecting' -> 'connected' <-> 'lost'; 'locked' while a key is missing;
-// 'absent' where the server answers, but has no figures to give.
+// Connection states: 'connecting' -> 'connected' <-> 'lost'; 'unready' where the server answers that
+// it cannot serve; 'locked' while a key is missing; 'absent' where it has no figures to give.
 import {ApiError, request} from './api.js';
 
 const kPeriodMs = 1000;
 const kTimeoutMs = 5000;
+const kKeyTimeoutMs = 600_000;  // for people to look for their key
 const kHistoryLength = 120;  // two minutes
 
 export class Live {
@@ -54,13 +55,12 @@ export class Live {
       this.#takeFailure(error);
     }
     this.#isPolling = false;
-    this.#onChange(this);
     this.#schedule(Math.max(100, kPeriodMs - (performance.now() - beginMs)));
+    this.#onChange(this);
   }
 
   async #ask(mayAsk) {
     const timeout = new AbortController();
-    // While the user looks for a key no time runs out: the limit is one of the server's.
     const timer = setTimeout(() => timeout.abort(), kTimeoutMs);
     try {
       return await (await request('/stats', {signal: timeout.signal, mayAsk: false})).json();
@@ -70,14 +70,15 @@ export class Live {
       clearTimeout(timer);
     }
     this.#hasAskedForKey = true;
-    return (await request('/stats')).json();
+    return (await request('/stats', {signal: AbortSignal.timeout(kKeyTimeoutMs)})).json();
   }
 
   #takeFailure(error) {
     this.rates = null;
     const status = error instanceof ApiError ? error.status : 0;
     if (status === 401 || status === 403) this.connection = 'locked';
-    else if (status >= 400 && status < 500) this.connection = 'absent';
+    else if (status >= 500) this.connection = 'unready';
+    else if (status >= 400) this.connection = 'absent';
     else this.connection = 'lost';
     if (this.history.length > 0) this.#push({});
   }
@@ -91,12 +92,13 @@ export class Live {
       this.#oldExperts = [];
     }
     const seconds = isSameServer ? stats.uptime_s - old.uptime_s : 0;
-    // After a gap the mean over it says little about now.
+    // After a gap, as when the page was not seen, the mean over it says little about now.
     const isFresh = seconds > 0 && seconds < 5 * kPeriodMs / 1000;
     this.rates = isFresh ? {
       prompt: (stats.tokens.prompt - old.tokens.prompt) / seconds,
       generated: (stats.tokens.generated - old.tokens.generated) / seconds,
     } : null;
+    if (isSameServer && !isFresh) this.#push({});
     this.#push({
       generated: this.rates?.generated,
       prompt: this.rates?.prompt,

@@ -108,9 +108,7 @@ function showConnection(live, announcer) {
   mark.dataset.kind = kind ?? 'busy';
   if (mark.textContent !== text) {
     mark.textContent = text;
-    if (['lost', 'connected'].includes(connection) && stats?.state !== 'loading') {
-      announcer.say(`Server: ${text}.`);
-    }
+    if (stats?.state !== 'loading') announcer.say(`Server: ${text}.`);
   }
   byId('key-needed').hidden = connection !== 'locked';
   const model = stats?.model ?? '';

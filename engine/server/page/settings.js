@@ -20,7 +20,7 @@ const kFields = [
        'the context reaches.'},
   {name: 'seed', label: 'Seed', kind: 'integer', min: 0, max: Number.MAX_SAFE_INTEGER,
    help: 'The same seed and settings give the same answer. Empty: another answer each time.'},
-  {name: 'repetition_penalty', label: 'Repetition penalty', kind: 'number', min: 0.01, max: 2,
+  {name: 'repetition_penalty', label: 'Repetition penalty', kind: 'number', min: 0.01, max: 100,
    step: 0.05, help: 'Above 1, tokens that the prompt or the answer has are less likely. 1: off.'},
   {name: 'presence_penalty', label: 'Presence penalty', kind: 'number', min: -2, max: 2, step: 0.1,
    help: 'Lowers tokens that the answer has already, once. 0: off.'},
