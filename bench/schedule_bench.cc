@@ -4,12 +4,15 @@
 // what to hold it against.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/schedule/block_allocator.h"
 #include "engine/schedule/engine.h"
+#include "engine/schedule/prefix_cache.h"
 #include "engine/text/tokenizer.h"
 
 namespace augur {
@@ -21,11 +24,11 @@ constexpr int64_t kMaxContext = 1 << 20;
 
 class InstantRunner : public ModelRunner {
  public:
-  explicit InstantRunner(int64_t max_rows)
+  explicit InstantRunner(int64_t max_rows, int64_t num_blocks = 1 << 20)
       : limits_{.max_tokens = max_rows,
                 .max_seqs = 4096,
                 .max_context = kMaxContext,
-                .num_kv_blocks = 1 << 20,
+                .num_kv_blocks = num_blocks,
                 .block_size = kBlockSize,
                 .vocab_size = kVocab} {}
   const Limits& limits() const override { return limits_; }
@@ -90,6 +93,25 @@ BENCHMARK(BM_DecodeStep)
     ->Unit(benchmark::kMicrosecond)
     ->Iterations(2000);
 
+/// 1,000 completions run and 2,000 wait for a place; none ends.
+void BM_CrowdedStep(benchmark::State& state) {
+  constexpr int64_t kRunning = 1000;
+  constexpr int64_t kWaiting = 2000;
+  InstantRunner runner(/*max_rows=*/4096);
+  Engine engine({.max_batch_size = kRunning, .max_tokens_per_step = 4096}, runner, nullptr);
+  for (int64_t i = 0; i < kRunning + kWaiting; ++i) {
+    Request request = make_request(i, /*num_prompt=*/64);
+    request.sampling.max_tokens = 20'000;  // more than any gets to
+    engine.submit(std::move(request));
+  }
+  while (engine.num_running() < kRunning) engine.step();
+  while (engine.counters().decode_tokens < 4 * kRunning) engine.step();
+  for (auto _ : state) engine.step();
+  if (engine.num_waiting() != kWaiting) state.SkipWithError("somebody was admitted");
+  state.SetItemsProcessed(state.iterations() * kRunning);
+}
+BENCHMARK(BM_CrowdedStep)->Unit(benchmark::kMicrosecond)->Iterations(1000);
+
 /// Scoring: chunks of long prompts, every row of which has logits.
 void BM_ScoreStep(benchmark::State& state) {
   const int64_t num_rows = state.range(0);
@@ -145,10 +167,12 @@ void BM_AdmitStep(benchmark::State& state) {
   const int64_t window = state.range(2);
   InstantRunner runner(/*max_rows=*/4096);
   TableOracle oracle(num_layers, num_experts);
-  AffinityOptions affinity;
-  if (window > 0) affinity = {.oracle = &oracle, .window = window};
-  Engine engine({.max_batch_size = kRunning, .max_tokens_per_step = 4096, .affinity = affinity},
-                runner, nullptr);
+  EngineOptions options{.max_batch_size = kRunning, .max_tokens_per_step = 4096};
+  if (window > 0) {
+    options.policy = SchedulePolicy::kExpertAffinity;
+    options.affinity = {.oracle = &oracle, .window = window};
+  }
+  Engine engine(options, runner, nullptr);
   int64_t next_id = 0;
   const auto submit = [&](int64_t max_tokens) {
     Request request = make_request(next_id, /*num_prompt=*/64);
@@ -172,6 +196,103 @@ BENCHMARK(BM_AdmitStep)
     ->Args({58, 256, 16})
     ->Unit(benchmark::kMicrosecond)
     ->Iterations(2000);
+
+/// A step in which 1,000 run, one of them ends and one of 2,000 that wait is admitted. Prompts have
+/// 512 tokens, of which the first half is one of 16 beginnings; the cache of 100,000 blocks is full
+/// of what was before.
+void BM_CrowdedAdmitStep(benchmark::State& state) {
+  constexpr int64_t kRunning = 1000;
+  constexpr int64_t kWaiting = 2000;
+  constexpr int64_t kHalf = 256;
+  InstantRunner runner(/*max_rows=*/8192, /*num_blocks=*/100'000);
+  EngineOptions options{.max_batch_size = kRunning,
+                        .max_tokens_per_step = 8192,
+                        .policy = static_cast<SchedulePolicy>(state.range(0)),
+                        .fair_queueing = state.range(1) != 0,
+                        .prefix_cache = state.range(2) != 0};
+  Engine engine(options, runner, nullptr);
+  std::mt19937 random(1);
+  int64_t next_id = 0;
+  const auto submit = [&](int64_t max_tokens) {
+    Request request = make_request(next_id++, 2 * kHalf);
+    std::fill_n(request.prompt_ids.begin(), kHalf, static_cast<int32_t>(random() % 16));
+    for (int64_t i = kHalf; i < 2 * kHalf; ++i) request.prompt_ids[i] = random() % kVocab;
+    request.sampling.max_tokens = max_tokens;
+    request.tenant = std::to_string(next_id % 100);
+    request.priority = next_id % 4;
+    engine.submit(std::move(request));
+  };
+  const auto is_full = [&] {
+    return !options.prefix_cache || engine.counters().prefix_evicted_blocks > 0;
+  };
+  while (!is_full()) {
+    submit(/*max_tokens=*/1);
+    engine.step();
+  }
+  while (engine.step()) continue;
+  for (int64_t i = 1; i < kRunning; ++i) {
+    submit(/*max_tokens=*/700);  // more than any gets to
+    if (i % 16 == 0) engine.step();
+  }
+  while (engine.num_waiting() > 0) engine.step();
+  for (int64_t i = 0; i < kWaiting; ++i) submit(/*max_tokens=*/1);
+  for (auto _ : state) {
+    state.PauseTiming();
+    submit(/*max_tokens=*/1);
+    state.ResumeTiming();
+    engine.step();
+  }
+  if (engine.num_waiting() != kWaiting) state.SkipWithError("not one admission a step");
+}
+BENCHMARK(BM_CrowdedAdmitStep)
+    ->ArgNames({"policy", "fair", "cache"})
+    ->Args({0, 0, 0})
+    ->Args({0, 0, 1})
+    ->Args({0, 1, 1})
+    ->Args({1, 0, 1})
+    ->Unit(benchmark::kMicrosecond)
+    ->Iterations(500);
+
+/// What the tree costs a request: 64 blocks of 16 tokens are looked up, 48 of them found, 16 given
+/// up elsewhere, put in and released, in a full cache.
+void BM_PrefixCache(benchmark::State& state) {
+  constexpr int64_t kFound = 48;
+  constexpr int64_t kNew = 16;
+  const int64_t num_blocks = state.range(0);
+  BlockAllocator allocator(num_blocks);
+  PrefixCache cache(allocator, kBlockSize);
+  PrefixCache::Root* const root = cache.open("");
+  std::mt19937 random(1);
+  std::vector<int32_t> text((kFound + kNew) * kBlockSize);
+  std::vector<int32_t> blocks;
+  const int64_t num_families = num_blocks / 512;
+  const auto serve = [&] {
+    const auto family = static_cast<int32_t>(random() % num_families);
+    std::fill_n(text.begin(), kFound * kBlockSize, family);
+    for (size_t i = kFound * kBlockSize; i < text.size(); ++i) text[i] = random() % kVocab;
+    cache.match(*root, {text, {}}, kFound + kNew, blocks);
+    cache.acquire(blocks);
+    const auto num_found = static_cast<int64_t>(blocks.size());
+    const int64_t num_missing = kFound + kNew - num_found;
+    if (num_missing > allocator.num_free()) cache.evict(num_missing - allocator.num_free());
+    for (int64_t i = 0; i < num_missing; ++i) blocks.push_back(allocator.allocate());
+    cache.insert(*root, {text, {}}, num_found, kFound + kNew, blocks);
+    cache.release(blocks);
+    return num_found;
+  };
+  while (allocator.num_free() > 0) serve();
+  int64_t num_found = 0;
+  for (auto _ : state) num_found += serve();
+  state.counters["found"] =
+      static_cast<double>(num_found) / static_cast<double>(state.iterations());
+}
+BENCHMARK(BM_PrefixCache)
+    ->ArgName("blocks")
+    ->Arg(10'000)
+    ->Arg(100'000)
+    ->Arg(1'000'000)
+    ->Unit(benchmark::kMicrosecond)
+    ->Iterations(20'000);
 
 }  // namespace
 }  // namespace augur

@@ -52,6 +52,15 @@ EngineSetup make_engine_setup(const EngineConfig& config, LoadedModel& model) {
                                 .max_overtakes = schedule.affinity_max_overtakes},
                    .fair_queueing = schedule.fair_queueing,
                    .prefix_cache = config.kv_cache.prefix_cache};
+  ExpertMemory* const memory = model.weights.expert_memory.get();
+  if (memory != nullptr && memory->prompt_signature() != nullptr) {
+    // Whose first tokens no step computes would else be unknown to it.
+    setup.options.on_admitted = [&signatures = *memory->prompt_signature()](
+                                    int64_t sequence_id, std::span<const int32_t> prompt_ids,
+                                    int64_t first_position) {
+      if (first_position > 0) signatures.begin_sequence(sequence_id, prompt_ids);
+    };
+  }
   return setup;
 }
 

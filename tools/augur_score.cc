@@ -10,11 +10,11 @@
 
 #include "configs/config_error.h"
 #include "configs/config_writer.h"
+#include "engine/engine_setup.h"
 #include "engine/log.h"
 #include "engine/model/model_loader.h"
 #include "engine/model/route_metrics.h"
 #include "engine/progress.h"
-#include "engine/schedule/signature_oracle.h"
 #include "engine/schedule/validation.h"
 #include "engine/text/utf8.h"
 #include "tools/score/command_line.h"
@@ -61,19 +61,6 @@ std::unique_ptr<LoadedModel> load(const EngineConfig& config) {
 void check_sampling(const SamplingParams& sampling, int64_t vocab_size) {
   if (const std::string problem = validate_sampling(sampling, vocab_size); !problem.empty())
     throw ConfigError("sampling", problem);
-}
-
-/// Who knows the experts of prompts, where the schedule asks for it.
-std::optional<SignatureOracle> make_oracle(const ScheduleConfig& config, LoadedModel& model) {
-  if (config.policy == SchedulePolicyChoice::kFcfs) return std::nullopt;
-  ExpertMemory* const memory = model.weights.expert_memory.get();
-  if (memory == nullptr || memory->prompt_signature() == nullptr) {
-    throw ConfigError("schedule.policy",
-                      "expert_affinity needs to know the experts of prompts; accepted: fcfs, or a "
-                      "pool of experts (cache.experts.device_bytes) with prefetch.enabled and "
-                      "prefetch.prompt_signature");
-  }
-  return SignatureOracle(*memory->prompt_signature());
 }
 
 /// What is said of experts needs some that do not stay in memory. `is_pooled`: there are such.
@@ -189,27 +176,19 @@ int run(int argc, char** argv) {
   check_sampling(sampling, model->config().vocab_size);
   const Tokenizer* const tokenizer = model->tokenizer ? &*model->tokenizer : nullptr;
   const ModelTextCodec codec(tokenizer, model->chat_template ? &*model->chat_template : nullptr);
-  const ModelRunner::Limits& limits = model->decoder->limits();
-  std::optional<SignatureOracle> oracle = make_oracle(effective.config.schedule, *model);
-  const EngineOptions engine_options{
-      .max_batch_size = limits.max_seqs,
-      .max_tokens_per_step = limits.max_tokens,
-      .eos_token_ids = model->config().eos_token_ids,
-      .affinity = {.oracle = oracle ? &*oracle : nullptr,
-                   .window = effective.config.schedule.affinity_window,
-                   .max_overtakes = effective.config.schedule.affinity_max_overtakes}};
+  const EngineSetup setup = make_engine_setup(effective.config, *model);
   std::optional<RoutingFile> routing;
   if (!options.record_routing.empty()) {
     if (model->config().moe.num_experts == 0)
       throw ConfigError("--record-routing", "the model has no experts that tokens are routed to");
     routing.emplace(options.record_routing, name_of_model(*model), *model);
   }
-  Engine engine(engine_options, *model->decoder, tokenizer);
+  Engine engine(setup.options, *model->decoder, tokenizer);
 
   JobResult result;
   {
     StatusLine line;
-    result = job.run(engine, codec, sampling, engine_options, [&](const JobProgress& progress) {
+    result = job.run(engine, codec, sampling, setup.options, [&](const JobProgress& progress) {
       if (line.is_due()) line.show(progress_text(options.mode, progress));
     });
   }

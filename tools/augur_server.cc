@@ -23,6 +23,7 @@
 #include "engine/server/page.h"
 #include "engine/server/served_model.h"
 #include "engine/server/service.h"
+#include "engine/server/watchdog.h"
 
 namespace augur::server {
 namespace {
@@ -93,10 +94,11 @@ void log_lines(const std::string& text) {
   for (std::string line; std::getline(lines, line);) log_info("{}", line);
 }
 
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
 HttpOptions http_options(const ServerConfig& config) {
-  const auto milliseconds = [](double seconds) {
-    return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
-  };
   const ServerLimitsConfig& limits = config.limits;
   HttpOptions options{.host = config.host,
                       .port = static_cast<uint16_t>(config.port),
@@ -237,16 +239,19 @@ int serve(const EffectiveConfig& effective, const EndSignals& signals) {
   service.become_ready(*model);
   log_info("ready: {} at {}", model->context().model_names.front(), url);
 
+  EngineLoop& loop = *service.loop();
+  const Watchdog watchdog({.soft_timeout = milliseconds(config.soft_watchdog_s),
+                           .hard_timeout = milliseconds(config.hard_watchdog_s)},
+                          [&loop] { return loop.step_began(); });
   int signal = 0;
-  while (signal == 0 && !service.loop()->is_dead()) signal = signals.wait(kPoll);
+  while (signal == 0 && !loop.is_dead()) signal = signals.wait(kPoll);
   const bool has_failed = signal == 0;
   if (has_failed) {
     log_error("the engine has failed, the server ends");
   } else {
-    log_info("draining: {} requests, at most {} s", service.loop()->num_requests(),
-             config.shutdown_timeout_s);
+    log_info("draining: {} requests, at most {} s", loop.num_requests(), config.shutdown_timeout_s);
   }
-  service.drain(std::chrono::milliseconds(static_cast<int64_t>(config.shutdown_timeout_s * 1000)));
+  service.drain(milliseconds(config.shutdown_timeout_s));
   thread.stop();
   service.stop();
   log_info("ended");

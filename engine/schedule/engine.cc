@@ -54,6 +54,14 @@ ScheduleLimits schedule_limits(const EngineOptions& options, const ModelRunner::
           .block_size = limits.block_size};
 }
 
+ScheduleOptions schedule_options(const EngineOptions& options) {
+  return {.policy = options.policy,
+          .affinity = options.affinity,
+          .fair_queueing = options.fair_queueing,
+          .prefix_cache = options.prefix_cache,
+          .on_admitted = options.on_admitted};
+}
+
 }  // namespace
 
 class Engine::Impl {
@@ -63,7 +71,7 @@ class Engine::Impl {
         runner_(runner),
         limits_(runner.limits()),
         tokenizer_(tokenizer),
-        scheduler_(schedule_limits(options, limits_), options.affinity) {
+        scheduler_(schedule_limits(options, limits_), schedule_options(options)) {
     AUGUR_REQUIRE(
         limits_.max_context >= 1 && limits_.max_context <= std::numeric_limits<int32_t>::max(),
         fmt::format("max_context is {}", limits_.max_context));
@@ -91,6 +99,7 @@ class Engine::Impl {
   bool abort(std::string_view id);
 
   const Scheduler& scheduler() const { return scheduler_; }
+  int64_t flush_prefix_cache() { return scheduler_.flush_prefixes(); }
   const EngineCounters& counters() const { return counters_; }
 
  private:
@@ -282,10 +291,9 @@ void Engine::Impl::fail(const Flight& flight, const StepFailed& error) {
 
 void Engine::Impl::plan_ahead(const Flight& flight, std::vector<ScheduledRows>& plan) {
   plan.clear();
-  const bool could_admit =
-      scheduler_.num_waiting() > 0 &&
-      scheduler_.num_running() < std::min(options_.max_batch_size, limits_.max_seqs);
-  if (could_admit || scheduler_.num_running() != static_cast<int64_t>(flight.plan.size())) return;
+  if (scheduler_.could_admit() ||
+      scheduler_.num_running() != static_cast<int64_t>(flight.plan.size()))
+    return;
   // Every sequence has one sampled row in the flight, in the order of the plan.
   int32_t sampled_row = -1;
   for (const ScheduledRows& rows : flight.plan) {
@@ -344,8 +352,12 @@ void Engine::Impl::forget(const Sequence& sequence) {
 
 void Engine::Impl::count_rows(const std::vector<ScheduledRows>& plan) {
   ++counters_.num_steps;
-  counters_.preemptions = scheduler_.num_preemptions();
-  counters_.reordered_admissions = scheduler_.num_reordered();
+  const ScheduleCounters& scheduled = scheduler_.counters();
+  counters_.preemptions = scheduled.preemptions;
+  counters_.reordered_admissions = scheduled.reordered_admissions;
+  counters_.prefix_query_tokens = scheduled.prefix_query_tokens;
+  counters_.prefix_hit_tokens = scheduled.prefix_hit_tokens;
+  counters_.prefix_evicted_blocks = scheduler_.kv().num_evicted();
   for (const ScheduledRows& rows : plan) {
     const Sequence& sequence = *rows.sequence;
     const bool is_decode =
@@ -360,6 +372,7 @@ void Engine::Impl::mark_started(const std::vector<ScheduledRows>& plan, RequestT
     ActiveRequest& active = *rows.sequence->request;
     if (std::exchange(active.is_started, true)) continue;
     active.result.times.started = now;
+    active.result.num_cached_tokens = active.num_cached_tokens;
     if (active.request.on_started) started_.push_back(&active);
   }
 }
@@ -534,13 +547,16 @@ int64_t Engine::num_running() const {
   return impl_->scheduler().num_running();
 }
 int64_t Engine::num_free_kv_blocks() const {
-  return impl_->scheduler().num_free_blocks();
+  return impl_->scheduler().kv().num_free();
 }
 int64_t Engine::num_cached_kv_blocks() const {
-  return 0;
+  return impl_->scheduler().kv().num_cached();
+}
+int64_t Engine::num_idle_kv_blocks() const {
+  return impl_->scheduler().kv().num_idle();
 }
 int64_t Engine::flush_prefix_cache() {
-  return 0;
+  return impl_->flush_prefix_cache();
 }
 const EngineCounters& Engine::counters() const {
   return impl_->counters();

@@ -1,8 +1,9 @@
 // Requests in, steps out: continuous batching over one model.
 //
 // Each step takes decode rows first and fills the token budget with prefill chunks. KV blocks are
-// taken as a sequence grows; when none is left the newest running completion is preempted: its
-// blocks are freed and it is recomputed later, with the same result (docs/engine.md).
+// taken as a sequence grows; when none is left the newest running completion is preempted (of the
+// worst priority, where the policy knows priorities): its blocks are given back and it is
+// recomputed later, with the same result (docs/engine.md).
 // Threading: one thread calls everything; callbacks run on it, inside step() or abort(). They may
 // call submit() and abort(), but not step(), and do not throw.
 #pragma once
@@ -16,18 +17,11 @@
 #include "engine/model/step_batch.h"
 #include "engine/schedule/affinity.h"
 #include "engine/schedule/request.h"
+#include "engine/schedule/schedule_options.h"
 
 namespace augur {
 
 class Tokenizer;
-
-/// Who is admitted next. No answer depends on it.
-enum class SchedulePolicy : uint8_t {
-  kFcfs,                // who came first
-  kLongestPrefixMatch,  // whose prompt is in the prefix cache with the most tokens
-  kPriority,            // whose priority is lowest; of those who came first. May preempt others
-  kExpertAffinity,      // whose experts are most like those of the ones that run
-};
 
 struct EngineOptions {
   int64_t max_batch_size = 64;         // completions running at once
@@ -35,10 +29,12 @@ struct EngineOptions {
   std::vector<int32_t> eos_token_ids;
   uint64_t seed = 0;  // for requests without one
   SchedulePolicy policy = SchedulePolicy::kFcfs;
-  // Of kExpertAffinity, which needs an oracle: how far those who came first may be overtaken.
+  // kExpertAffinity needs the oracle; the rest bounds how far those who came first may be overtaken
+  // by it and by kLongestPrefixMatch.
   AffinityOptions affinity;
-  bool fair_queueing = false;  // tenants take turns by the tokens they were served
-  bool prefix_cache = false;   // keys and values are kept for requests that begin alike
+  bool fair_queueing = false;       // tenants take turns by the tokens they were served
+  bool prefix_cache = false;        // keys and values are kept for requests that begin alike
+  AdmissionObserver on_admitted{};  // may be empty
 };
 
 /// Counted since the engine was made.
@@ -83,6 +79,7 @@ class Engine {
   int64_t num_running() const;           // completions
   int64_t num_free_kv_blocks() const;    // held by nobody; what only the prefix cache holds is not
   int64_t num_cached_kv_blocks() const;  // held by the prefix cache, in use or not
+  int64_t num_idle_kv_blocks() const;    // of those, not in use: as good as free
   /// Gives up what the prefix cache holds and nobody uses. Returns the number of blocks freed.
   int64_t flush_prefix_cache();
   const EngineCounters& counters() const;

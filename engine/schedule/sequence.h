@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/schedule/affinity.h"
+#include "engine/schedule/prefix_cache.h"
 #include "engine/schedule/request.h"
 #include "engine/schedule/stop_strings.h"
 #include "engine/text/detokenizer.h"
@@ -17,12 +18,12 @@
 namespace augur {
 
 struct ActiveRequest;
+struct Tenant;
 
 /// One completion of a request: a row of tokens that grows, and the KV blocks behind it. A request
 /// that generates nothing has one sequence too, for its prompt.
 struct Sequence {
   enum class State : uint8_t {
-    kParked,   // until a sibling has computed the prompt they share
     kWaiting,  // holds no block
     kRunning,  // holds blocks for every token it has
     kEnded,    // holds no block
@@ -38,12 +39,16 @@ struct Sequence {
 
   // Scheduler.
   State state = State::kWaiting;
-  // Lower is older; unique. Changed at most once, by overtaking others on the first admission.
+  int64_t priority = 0;  // lower is served earlier; 0 where the policy knows no priorities
+  // Of one priority. Lower is older; unique. Changed at most once, by overtaking others on the
+  // first admission.
   int64_t age = 0;
   int64_t num_overtaken = 0;  // by whom came later, while it waited to be admitted first
+  int num_deferrals = 0;      // steps it let pass because its prompt was being computed
   bool was_admitted = false;
   std::vector<int32_t> blocks;
-  int64_t num_computed = 0;  // positions whose KV is there
+  int64_t num_shared_blocks = 0;  // the first so many are in the tree of prefixes
+  int64_t num_computed = 0;       // positions whose KV is there
 
   // Engine.
   Completion completion;
@@ -56,6 +61,9 @@ struct Sequence {
   }
   int64_t num_pending() const { return num_known() - num_computed; }
   inline int32_t token_at(int64_t position) const;
+  inline SplitText text() const;
+  /// Whether its rows give the log-probabilities of the prompt.
+  inline bool scores_prompt() const;
 };
 
 struct ActiveRequest {
@@ -68,10 +76,13 @@ struct ActiveRequest {
 
   // Scheduler.
   int num_live = 0;  // sequences that have not ended
-  // The prompt's full blocks, held for sequences that have yet to start (or to start again).
-  // Empty until the first sequence has computed them, and when memory was needed elsewhere.
-  int64_t num_prefix_blocks = 0;  // 0: nothing to share
-  std::vector<int32_t> prefix_blocks;
+  bool was_admitted = false;
+  int64_t num_cached_tokens = 0;             // of the prompt, found when it was admitted first
+  PrefixCache::Root* prefix_root = nullptr;  // null: nothing is shared
+  // What a search found of the prompt, in that state of the tree.
+  int64_t num_cached_blocks = 0;
+  int64_t searched_at = -1;
+  Tenant* tenant = nullptr;
   RequestAffinity affinity;
 
   // Engine.
@@ -89,6 +100,14 @@ inline int32_t Sequence::token_at(int64_t position) const {
   const std::vector<int32_t>& prompt = request->request.prompt_ids;
   const int64_t num_prompt = static_cast<int64_t>(prompt.size());
   return position < num_prompt ? prompt[position] : completion.output_ids[position - num_prompt];
+}
+
+inline SplitText Sequence::text() const {
+  return {request->request.prompt_ids, completion.output_ids};
+}
+
+inline bool Sequence::scores_prompt() const {
+  return request->request.score_prompt && completion_idx == 0;
 }
 
 }  // namespace augur

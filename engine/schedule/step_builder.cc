@@ -101,8 +101,7 @@ void build_step(std::span<const ScheduledRows> plan,
     const auto padding = std::copy(sequence.blocks.begin(), sequence.blocks.end(), table);
     std::fill(padding, table + static_cast<int64_t>(stride), -1);
 
-    const bool scores = sequence.request->request.score_prompt && sequence.completion_idx == 0;
-    if (scores) add_prompt_scores(plan[s], first_row, batch, owners);
+    if (sequence.scores_prompt()) add_prompt_scores(plan[s], first_row, batch, owners);
     if (samples(plan[s])) add_sample(plan[s], row_idx - 1, batch, owners);
   }
 }

@@ -19,7 +19,6 @@ namespace {
 using Socket = boost::asio::ip::tcp::socket;
 
 constexpr std::chrono::milliseconds kLingerTime{2'000};
-constexpr size_t kKeptCapacityBytes = 16 << 10;  // of a buffer between its uses
 constexpr size_t kMaxRequestIdBytes = 128;
 
 bool is_request_id(std::string_view id) {
@@ -34,11 +33,6 @@ ApiError timed_out(std::string_view what, std::chrono::milliseconds limit) {
 
 ApiError internal_error() {
   return {500, "server_error", "internal_error", "", "the server failed to answer the request"};
-}
-
-void empty(std::string& buffer) {
-  buffer.clear();
-  if (buffer.capacity() > kKeptCapacityBytes) buffer = {};
 }
 
 // Hands an answer to its connection, for as long as there is one.
@@ -155,7 +149,7 @@ void HttpConnection::check_head(bool is_body_here) {
              : "the API key is not one of this server's"});
   }
   if (head.expects_continue && !is_body_here && parser_.state() == HttpParser::State::kBody) {
-    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
+    outbox_.wire() += "HTTP/1.1 100 Continue\r\n\r\n";
     mark_unflushed();
   }
 }
@@ -188,7 +182,6 @@ void HttpConnection::begin_answer() {
   request_id_ = is_request_id(head.request_id) ? head.request_id : shared_.make_request_id();
   is_head_request_ = head.method == "HEAD";
   closes_ = !head.keeps_alive || shared_.is_stopping;
-  is_chunked_ = !head.is_http_1_0;
   carries_events_ = false;
 }
 
@@ -251,8 +244,8 @@ void HttpConnection::queue_response(const HttpResponse& response) {
   if (has_body) head.body_bytes = std::ssize(response.body);
   head.closes = closes_;
   head.headers = &response.headers;
-  append_head(head, shared_.date.now(), out_);
-  if (has_body && !is_head_request_) out_ += response.body;
+  append_head(head, shared_.date.now(), outbox_.wire());
+  if (has_body && !is_head_request_) outbox_.wire() += response.body;
   complete_answer();
 }
 
@@ -264,10 +257,11 @@ void HttpConnection::begin_stream(uint64_t answer_idx) {
   ResponseHead head;
   head.content_type = "text/event-stream; charset=utf-8";
   head.request_id = request_id_;
-  head.is_chunked = is_chunked_;
+  head.is_chunked = !parser_.head().is_http_1_0;
   head.is_event_stream = true;
+  outbox_.begin_stream(head.is_chunked);
   head.closes = closes_;
-  append_head(head, shared_.date.now(), out_);
+  append_head(head, shared_.date.now(), outbox_.wire());
   mark_unflushed();
 }
 
@@ -275,12 +269,13 @@ void HttpConnection::write(uint64_t answer_idx, std::string_view bytes) {
   if (!is_open(answer_idx)) return;
   AUGUR_REQUIRE(answer_ == Answer::kStreamed, "begin_stream() comes first");
   if (is_head_request_ || bytes.empty()) return;
-  stream_ += bytes;
+  outbox_.write_stream(bytes);
   mark_unflushed();
-  if (unsent_bytes() <= shared_.options.max_stream_buffer_bytes) return;
+  if (outbox_.unsent_bytes() <= shared_.options.max_stream_buffer_bytes) return;
   // Much may have been written within one turn, which is not the reader's fault.
   flush();
-  if (state_ == State::kAnswering && unsent_bytes() > shared_.options.max_stream_buffer_bytes) {
+  if (state_ == State::kAnswering &&
+      outbox_.unsent_bytes() > shared_.options.max_stream_buffer_bytes) {
     cut_off_slow_reader();
   }
 }
@@ -288,7 +283,7 @@ void HttpConnection::write(uint64_t answer_idx, std::string_view bytes) {
 void HttpConnection::end(uint64_t answer_idx) {
   if (!is_open(answer_idx)) return;
   AUGUR_REQUIRE(answer_ == Answer::kStreamed, "begin_stream() comes first");
-  needs_last_chunk_ = is_chunked_ && !is_head_request_;
+  if (!is_head_request_) outbox_.end_stream();
   complete_answer();
 }
 
@@ -312,10 +307,6 @@ void HttpConnection::abandon(uint64_t answer_idx) {
 
 // Writing.
 
-int64_t HttpConnection::unsent_bytes() const {
-  return std::ssize(out_) - static_cast<int64_t>(num_sent_) + std::ssize(stream_);
-}
-
 void HttpConnection::mark_unflushed() {
   if (std::exchange(is_unflushed_, true)) return;
   shared_.flush_later(shared_from_this());
@@ -327,41 +318,22 @@ void HttpConnection::flush() {
   send_pending();
 }
 
-// Moves what was written to the wire's bytes, as one chunk.
-void HttpConnection::frame_stream() {
-  if (!is_chunked_) {
-    out_ += stream_;
-  } else if (!stream_.empty()) {
-    fmt::format_to(std::back_inserter(out_), "{:x}\r\n", stream_.size());
-    out_ += stream_;
-    out_ += "\r\n";
-  }
-  empty(stream_);
-  if (std::exchange(needs_last_chunk_, false)) out_ += "0\r\n\r\n";
-}
-
 void HttpConnection::send_pending() {
-  // Before the first byte of this turn is sent all of the turn is framed, so that it goes out
-  // whole.
-  frame_stream();
-  while (num_sent_ < out_.size()) {
-    const ssize_t count = ::send(socket_.native_handle(), out_.data() + num_sent_,
-                                 out_.size() - num_sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EAGAIN) return wait_writable();
-    if (count < 0) return give_up();
-    num_sent_ += static_cast<size_t>(count);
-    shared_.counters.bytes_sent += count;
-    if (carries_events_) ++shared_.counters.stream_writes;
+  HttpCounters& counters = shared_.counters;
+  int64_t num_writes = 0;
+  const auto outcome = outbox_.send(socket_.native_handle(), counters.bytes_sent, num_writes);
+  if (carries_events_) counters.stream_writes += num_writes;
+  switch (outcome) {
+    case HttpOutbox::Outcome::kBlocked:
+      return wait_writable();
+    case HttpOutbox::Outcome::kGone:
+      return give_up();
+    case HttpOutbox::Outcome::kAllSent:
+      if (state_ == State::kAnswering && answer_ == Answer::kComplete) on_sent();
   }
-  num_sent_ = 0;
-  empty(out_);
-  if (state_ == State::kAnswering && answer_ == Answer::kComplete) on_sent();
 }
 
 void HttpConnection::wait_writable() {
-  // A reader who never takes all would make the buffer grow; to move bytes each time costs more.
-  if (num_sent_ > out_.size() / 2) out_.erase(0, std::exchange(num_sent_, 0));
   is_waiting_writable_ = true;
   last_taken_ = Clock::now();
   untaken_bytes_ = kernel_bytes();
@@ -428,7 +400,8 @@ void HttpConnection::give_up() {
 
 void HttpConnection::cut_off_slow_reader() {
   ++shared_.counters.slow_readers;
-  log_debug("request {}: cut off, the client leaves {} bytes unread", request_id_, unsent_bytes());
+  log_debug("request {}: cut off, the client leaves {} bytes unread", request_id_,
+            outbox_.unsent_bytes());
   give_up();
 }
 
@@ -464,9 +437,7 @@ void HttpConnection::close(bool with_reset) {
     socket_.set_option(boost::asio::socket_base::linger(true, 0), ignored);
   }
   socket_.close(ignored);
-  stream_ = {};
-  out_ = {};
-  num_sent_ = 0;
+  outbox_.clear();
   unparsed_ = {};
   shared_.connections.erase(id_);
 }

@@ -26,6 +26,7 @@
 
 #include "engine/server/close_watch.h"
 #include "engine/server/http_message.h"
+#include "engine/server/http_outbox.h"
 #include "engine/server/http_parser.h"
 #include "engine/server/http_response.h"
 #include "engine/server/http_server.h"
@@ -68,6 +69,7 @@ class HttpShared {
 
   bool is_end_scheduled_ = false;
   std::vector<std::shared_ptr<HttpConnection>> unflushed_;
+  std::vector<std::shared_ptr<HttpConnection>> flushing_;  // empty between turns; keeps its memory
   std::vector<std::function<void()>> callbacks_;
   std::string id_prefix_;
   uint64_t num_ids_ = 0;
@@ -124,10 +126,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   // Writing.
   void mark_unflushed();
   void send_pending();
-  void frame_stream();
   void on_sent();
   void wait_writable();
-  int64_t unsent_bytes() const;
   int kernel_bytes();
   void check_reader(Clock::time_point now);
   // Ending.
@@ -154,13 +154,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::string request_id_;
   bool is_head_request_ = false;
   bool closes_ = false;
-  bool is_chunked_ = false;
   std::function<void()> on_close_;
 
-  std::string stream_;  // written and not yet framed
-  bool needs_last_chunk_ = false;
-  std::string out_;  // bytes of the wire, the first num_sent_ of them sent
-  size_t num_sent_ = 0;
+  HttpOutbox outbox_;
   bool is_unflushed_ = false;
   bool is_waiting_writable_ = false;
   bool carries_events_ = false;

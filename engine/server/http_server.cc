@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cerrno>
 #include <utility>
 
 #include "configs/config_error.h"
@@ -38,6 +40,18 @@ void check_options(const HttpOptions& options) {
   check(options.body_timeout.count() > 0, "body_timeout");
   check(options.idle_timeout.count() > 0, "idle_timeout");
   check(options.write_timeout.count() > 0, "write_timeout");
+  for (const std::string& path : options.open_paths) {
+    bool is_normal = false;
+    try {
+      is_normal = normalise_target(path).path == path;
+    } catch (const ApiError&) {
+    }
+    if (is_normal) continue;
+    throw ConfigError("server", fmt::format("the open path \"{}\" would match no request; it "
+                                            "has to be decoded, with a slash at its beginning and "
+                                            "none at its end",
+                                            path));
+  }
 }
 
 // Often enough that deadlines are kept within a quarter.
@@ -156,13 +170,12 @@ void HttpServer::Impl::on_accept(const boost::system::error_code& error, tcp::so
     add_connection(std::move(socket));
     return accept();
   }
-  const bool lacks_descriptors = error == boost::system::errc::too_many_files_open ||
-                                 error == boost::system::errc::too_many_files_open_in_system;
-  if (lacks_descriptors && refuse_without_descriptors()) return accept();
-  if (error == boost::system::errc::connection_aborted) return accept();
+  const int code = error.value();  // errno, as all of Asio's are that accept() ends with
+  if ((code == EMFILE || code == ENFILE) && refuse_without_descriptors()) return accept();
+  if (code == ECONNABORTED) return accept();
   // What is wrong would be wrong again at once; the next sweep tries anew.
   if (std::exchange(is_accept_failing_, true)) return;
-  log_warning("cannot accept connections: {}", error.message());
+  log_warning("cannot accept connections: {}", ::strerrordesc_np(code));
 }
 
 void HttpServer::Impl::add_connection(tcp::socket socket) {

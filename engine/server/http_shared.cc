@@ -47,9 +47,10 @@ void HttpShared::schedule_end_of_turn() {
 void HttpShared::end_turn() {
   is_end_scheduled_ = false;
   // What is added meanwhile is another turn's.
-  const auto unflushed = std::exchange(unflushed_, {});
+  unflushed_.swap(flushing_);
+  for (const auto& connection : flushing_) connection->flush();
+  flushing_.clear();
   const auto callbacks = std::exchange(callbacks_, {});
-  for (const auto& connection : unflushed) connection->flush();
   for (const auto& callback : callbacks) callback();
 }
 

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -70,12 +72,31 @@ Request random_request(Dice& dice, const std::string& id) {
   return request;
 }
 
+/// Of a few families that begin alike, some of them those of an answer before.
+void make_alike(Dice& dice, const std::vector<std::vector<int32_t>>& known, Request& request) {
+  request.cache_salt = dice.pick<std::string>({"", "", "salt"});
+  request.tenant = dice.pick<std::string>({"a", "b", "c"});
+  request.priority = dice.in(-1, 1);
+  std::vector<int32_t> beginning;
+  if (!known.empty() && dice.one_in(2)) {
+    beginning = known[dice.in(0, static_cast<int64_t>(known.size()) - 1)];
+  } else {
+    beginning.assign(32, static_cast<int32_t>(dice.in(0, 1)));
+  }
+  std::vector<int32_t>& ids = request.prompt_ids;
+  const int64_t most = std::min(ids.size(), beginning.size());
+  std::copy_n(beginning.begin(), dice.in(0, most), ids.begin());
+}
+
 struct Totals {
   int64_t num_finished = 0;
   int64_t num_aborted = 0;
   int64_t num_preemptions = 0;
   int64_t num_failed_steps = 0;
   int64_t num_reordered = 0;
+  int64_t num_evicted = 0;
+  int64_t num_cached_tokens = 0;
+  int64_t num_with_cached = 0;  // requests
 };
 
 /// Knows the experts of two thirds of the prompts, of the others from some time on.
@@ -124,7 +145,43 @@ void expect_beginning(const RequestResult& aborted, const RequestResult& whole) 
   }
 }
 
-void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals) {
+std::vector<std::vector<int32_t>> texts_of(const std::vector<Request>& requests,
+                                           const std::map<std::string, RequestResult>& results) {
+  std::vector<std::vector<int32_t>> texts;
+  for (const Request& request : requests) {
+    const auto found = results.find(request.id);
+    if (found == results.end() || found->second.completions.empty()) continue;
+    std::vector<int32_t>& text = texts.emplace_back(request.prompt_ids);
+    const std::vector<int32_t>& output = found->second.completions[0].output_ids;
+    text.insert(text.end(), output.begin(), output.end());
+  }
+  return texts;
+}
+
+/// The most of a request's prompt that may have been there: a beginning, in whole blocks, of what a
+/// request of the same salt had computed.
+int64_t most_cached(const Request& request,
+                    int block_size,
+                    const std::vector<Request>& requests,
+                    const std::map<std::string, RequestResult>& results) {
+  int64_t most = 0;
+  for (const Request& other : requests) {
+    if (other.id == request.id || other.cache_salt != request.cache_salt) continue;
+    std::vector<std::vector<int32_t>> texts = {other.prompt_ids};
+    for (const Completion& completion : results.at(other.id).completions) {
+      std::vector<int32_t>& text = texts.emplace_back(other.prompt_ids);
+      text.insert(text.end(), completion.output_ids.begin(), completion.output_ids.end());
+    }
+    for (const std::vector<int32_t>& text : texts) {
+      const auto parting = std::mismatch(request.prompt_ids.begin(), request.prompt_ids.end(),
+                                         text.begin(), text.end());
+      most = std::max<int64_t>(most, parting.first - request.prompt_ids.begin());
+    }
+  }
+  return most / block_size * block_size;
+}
+
+void run_scenario(uint64_t seed, EngineOptions options, Totals& totals) {
   Dice dice(seed);
   ModelRunner::Limits limits{.max_tokens = dice.one_in(2) ? dice.in(1, 8) : dice.in(9, 64),
                              .max_seqs = dice.in(1, 12),
@@ -132,10 +189,9 @@ void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals
                              .num_kv_blocks = dice.in(3, 30),
                              .block_size = static_cast<int>(dice.in(1, 6)),
                              .vocab_size = kToyVocab};
-  const EngineOptions options{.max_batch_size = dice.in(2, 12),
-                              .max_tokens_per_step = dice.in(1, 64),
-                              .eos_token_ids = {kToyEos},
-                              .affinity = affinity};
+  options.max_batch_size = dice.in(2, 12);
+  options.max_tokens_per_step = dice.in(1, 64);
+  options.eos_token_ids = {kToyEos};
   test::ToyRunner runner(limits);
   Engine engine(options, runner, &test::toy_tokenizer());
   test::Recorder recorder;
@@ -145,11 +201,13 @@ void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals
   // As on a device that works while the host prepares the next step, or as on a CPU.
   runner.set_runs_ahead(dice.one_in(2));
   int64_t num_to_submit = dice.in(1, 14);
+  std::vector<std::vector<int32_t>> known;  // texts that were answered
   int64_t num_steps = 0;
   for (bool is_busy = true; is_busy || num_to_submit > 0;) {
     while (num_to_submit > 0 && (!is_busy || dice.one_in(3))) {
       --num_to_submit;
       Request request = random_request(dice, fmt::format("request {}", num_to_submit));
+      if (options.prefix_cache) make_alike(dice, known, request);
       if (!engine.check(request).empty()) continue;
       accepted.push_back(request);
       engine.submit(recorder.watch(std::move(request)));
@@ -168,11 +226,16 @@ void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals
       }
       runner.set_failing(false);
     }
+    if (options.prefix_cache && dice.one_in(60)) engine.flush_prefix_cache();
     is_busy = engine.step();
+    if (options.prefix_cache) known = texts_of(accepted, recorder.results());
     ASSERT_LT(++num_steps, 20'000) << "no end in sight";
   }
 
+  EXPECT_EQ(engine.num_idle_kv_blocks(), engine.num_cached_kv_blocks());
+  EXPECT_EQ(engine.flush_prefix_cache(), limits.num_kv_blocks - engine.num_free_kv_blocks());
   EXPECT_EQ(engine.num_free_kv_blocks(), limits.num_kv_blocks);
+  EXPECT_EQ(engine.num_cached_kv_blocks(), 0);
   EXPECT_EQ(engine.num_running(), 0);
   EXPECT_EQ(engine.num_waiting(), 0);
   EXPECT_EQ(recorder.results().size(), accepted.size());
@@ -188,11 +251,17 @@ void run_scenario(uint64_t seed, const AffinityOptions& affinity, Totals& totals
         test::expected_result(request, limits.max_context, options.eos_token_ids);
     const bool is_aborted = std::find(aborted.begin(), aborted.end(), request.id) != aborted.end();
     is_aborted ? expect_beginning(actual, expected) : test::expect_same(actual, expected);
+    EXPECT_LE(actual.num_cached_tokens,
+              most_cached(request, limits.block_size, accepted, recorder.results()));
+    totals.num_cached_tokens += actual.num_cached_tokens;
+    totals.num_with_cached += actual.num_cached_tokens > 0;
   }
+  EXPECT_TRUE(options.prefix_cache || totals.num_cached_tokens == 0);
   totals.num_finished += static_cast<int64_t>(accepted.size() - aborted.size());
   totals.num_aborted += static_cast<int64_t>(aborted.size());
   totals.num_preemptions += engine.counters().preemptions;
   totals.num_reordered += engine.counters().reordered_admissions;
+  totals.num_evicted += engine.counters().prefix_evicted_blocks;
 }
 
 class EngineRandomTest : public ::testing::TestWithParam<int> {};
@@ -203,7 +272,7 @@ TEST_P(EngineRandomTest, AnswersEachRequestAsIfItWereAlone) {
   for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
     const uint64_t seed = GetParam() * kScenarios + i;
     SCOPED_TRACE(fmt::format("scenario {}", seed));
-    ASSERT_NO_THROW(run_scenario(seed, AffinityOptions(), totals));
+    ASSERT_NO_THROW(run_scenario(seed, EngineOptions(), totals));
   }
   // The scenarios reach what they are for.
   EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
@@ -221,13 +290,39 @@ TEST_P(EngineRandomTest, AnswersTheSameWhoeverOvertakesWhom) {
     SCOPED_TRACE(fmt::format("scenario {}", seed));
     RandomOracle oracle(seed);
     Dice dice(seed);
-    const AffinityOptions affinity{
+    EngineOptions options{.policy = SchedulePolicy::kExpertAffinity};
+    options.affinity = {
         .oracle = &oracle, .window = dice.in(1, 16), .max_overtakes = dice.in(0, 8)};
-    ASSERT_NO_THROW(run_scenario(seed, affinity, totals));
+    ASSERT_NO_THROW(run_scenario(seed, options, totals));
   }
   EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
   EXPECT_GT(totals.num_preemptions, kScenarios / 4);
   EXPECT_GT(totals.num_reordered, kScenarios / 4);
+}
+
+TEST_P(EngineRandomTest, AnswersTheSameWithAPrefixCacheAndAnyPolicy) {
+  constexpr int kScenarios = 500;
+  Totals totals;
+  for (int i = 0; i < kScenarios && !HasFailure(); ++i) {
+    const uint64_t seed = GetParam() * kScenarios + i;
+    SCOPED_TRACE(fmt::format("scenario {}", seed));
+    RandomOracle oracle(seed);
+    Dice dice(seed);
+    EngineOptions options{
+        .policy = dice.pick({SchedulePolicy::kFcfs, SchedulePolicy::kLongestPrefixMatch,
+                             SchedulePolicy::kPriority, SchedulePolicy::kExpertAffinity}),
+        .fair_queueing = dice.one_in(3),
+        .prefix_cache = true};
+    options.affinity = {
+        .oracle = &oracle, .window = dice.in(1, 16), .max_overtakes = dice.in(0, 8)};
+    ASSERT_NO_THROW(run_scenario(seed, options, totals));
+  }
+  EXPECT_GT(totals.num_finished, 3 * kScenarios / 2);
+  EXPECT_GT(totals.num_preemptions, kScenarios / 4);
+  EXPECT_GT(totals.num_aborted, kScenarios / 10);
+  EXPECT_GT(totals.num_failed_steps, kScenarios / 10);
+  EXPECT_GT(totals.num_evicted, kScenarios);
+  EXPECT_GT(totals.num_with_cached, kScenarios / 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, EngineRandomTest, ::testing::Range(0, 6));

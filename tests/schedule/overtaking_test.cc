@@ -27,8 +27,9 @@ class OvertakingTest : public test::SchedulerFixture {
     oracle_.teach(kMixed, {2, 3, 4, 5});
   }
 
-  AffinityOptions affinity(int64_t window = 16, int64_t max_overtakes = 8) {
-    return {.oracle = &oracle_, .window = window, .max_overtakes = max_overtakes};
+  ScheduleOptions affinity(int64_t window = 16, int64_t max_overtakes = 8) {
+    return {.policy = SchedulePolicy::kExpertAffinity,
+            .affinity = {.oracle = &oracle_, .window = window, .max_overtakes = max_overtakes}};
   }
 
   /// One sequence for each topic, with prompts and outputs of two tokens.
@@ -60,7 +61,7 @@ TEST_F(OvertakingTest, AdmitsWhoseExpertsOverlapMost) {
   add(2, 50, 1, kLow);
   add_all({kHigh, kMixed, kLow});
   EXPECT_THAT(admissions(), ElementsAre(0, 3, 2, 1));
-  EXPECT_EQ(scheduler_->num_reordered(), 2);
+  EXPECT_EQ(scheduler_->counters().reordered_admissions, 2);
 }
 
 TEST_F(OvertakingTest, TheOldestComesFirstWhenNothingRuns) {
@@ -88,15 +89,16 @@ TEST_F(OvertakingTest, AnOracleThatKnowsNothingChangesNoStep) {
   test::TopicOracle ignorant;
   for (const bool asks : {false, true}) {
     make({.max_running = 5, .max_rows = 20, .num_blocks = 14, .block_size = 2},
-         {.oracle = asks ? &ignorant : nullptr, .max_overtakes = 0});
+         {.policy = asks ? SchedulePolicy::kExpertAffinity : SchedulePolicy::kFcfs,
+          .affinity = {.oracle = asks ? &ignorant : nullptr, .max_overtakes = 0}});
     std::mt19937 random(4);
     for (int i = 0; i < 60; ++i) {
       add(static_cast<int>(1 + random() % 9), static_cast<int>(1 + random() % 12),
           static_cast<int>(1 + random() % 3));
     }
     for (Rows rows = step(); !rows.empty(); rows = step()) steps[asks].push_back(rows);
-    EXPECT_EQ(scheduler_->num_reordered(), 0);
-    EXPECT_GT(scheduler_->num_preemptions(), 0);
+    EXPECT_EQ(scheduler_->counters().reordered_admissions, 0);
+    EXPECT_GT(scheduler_->counters().preemptions, 0);
   }
   EXPECT_EQ(steps[0], steps[1]);
   EXPECT_GT(ignorant.num_asked(), 60);
@@ -132,7 +134,7 @@ TEST_F(OvertakingTest, APreemptedSequenceComesBeforeAllThatFitBetter) {
   step();
   add(2, 5, 1, kLow);
   while (newer.sequences[0].state == Sequence::State::kRunning) step();
-  ASSERT_EQ(scheduler_->num_preemptions(), 1);
+  ASSERT_EQ(scheduler_->counters().preemptions, 1);
   EXPECT_THAT(admissions(), ElementsAre(0, 1, 2));
   EXPECT_EQ(newer.sequences[0].num_overtaken, 0);
 }
@@ -186,21 +188,27 @@ class OvertakeCounter {
     for (size_t i = 0; i < order_.size(); ++i) {
       const Sequence& sequence = *order_[i];
       if (sequence.state == Sequence::State::kWaiting && !sequence.was_admitted)
-        waiting_.emplace(order_[i], i);
+        waiting_[order_[i]] = {i, sequence.num_deferrals};
     }
   }
   void admitted(Sequence* sequence) {
-    const size_t place = waiting_.at(sequence);
+    const size_t place = waiting_.at(sequence).place;
     waiting_.erase(sequence);
-    for (const auto& [other, other_place] : waiting_) {
-      if (other_place < place) most_ = std::max(most_, ++count_[other]);
+    for (const auto& [other, was] : waiting_) {
+      // Who let this step pass to begin behind a prompt keeps its place.
+      if (other->num_deferrals > was.num_deferrals) continue;
+      if (was.place < place) most_ = std::max(most_, ++count_[other]);
     }
   }
   int64_t most() const { return most_; }
 
  private:
+  struct Was {
+    size_t place;
+    int num_deferrals;
+  };
   std::vector<Sequence*> order_;
-  std::map<Sequence*, size_t> waiting_;
+  std::map<Sequence*, Was> waiting_;
   std::map<Sequence*, int64_t> count_;
   int64_t most_ = 0;
 };
@@ -242,13 +250,13 @@ TEST_F(OvertakingTest, HoldsItsBoundInEveryWorkload) {
     EXPECT_LE(counter.most(), max_overtakes);
     EXPECT_EQ(scheduler_->num_waiting(), 0);
     EXPECT_EQ(scheduler_->num_running(), 0);
-    EXPECT_EQ(scheduler_->num_free_blocks(), limits.num_blocks);
+    EXPECT_EQ(scheduler_->kv().num_free(), limits.num_blocks);
     for (const auto& request : requests_) {
       EXPECT_EQ(request->num_live, 0);
       EXPECT_EQ(request->affinity.num_running, 0);
     }
-    num_reordered += scheduler_->num_reordered();
-    num_preemptions += scheduler_->num_preemptions();
+    num_reordered += scheduler_->counters().reordered_admissions;
+    num_preemptions += scheduler_->counters().preemptions;
     if (max_overtakes > 0 && counter.most() == max_overtakes) ++num_at_bound;
   }
   // The workloads reach what they are for.

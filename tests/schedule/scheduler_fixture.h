@@ -17,8 +17,9 @@ class SchedulerFixture : public ::testing::Test {
   using Rows = std::vector<std::pair<int64_t, int64_t>>;  // age, rows
 
   /// Begins anew.
-  void make(const ScheduleLimits& limits, const AffinityOptions& affinity = {}) {
-    scheduler_ = std::make_unique<Scheduler>(limits, affinity);
+  void make(const ScheduleLimits& limits, const ScheduleOptions& options = {}) {
+    scheduler_ = std::make_unique<Scheduler>(limits, options);
+    limits_ = limits;
     requests_.clear();
     first_admissions_.clear();
     seen_.clear();
@@ -26,8 +27,15 @@ class SchedulerFixture : public ::testing::Test {
 
   /// The prompt is `num_prompt` times `token_id`.
   ActiveRequest& add(int num_prompt, int max_tokens, int n = 1, int32_t token_id = 1) {
+    Request request;
+    request.prompt_ids.assign(num_prompt, token_id);
+    return add(std::move(request), max_tokens, n);
+  }
+
+  ActiveRequest& add(Request request, int max_tokens, int n = 1) {
     ActiveRequest& active = *requests_.emplace_back(std::make_unique<ActiveRequest>());
-    active.request.prompt_ids.assign(num_prompt, token_id);
+    active.request = std::move(request);
+    const auto num_prompt = static_cast<int64_t>(active.request.prompt_ids.size());
     for (int i = 0; i < n; ++i) {
       active.sequences.push_back(Sequence{.request = &active,
                                           .completion_idx = i,
@@ -60,6 +68,7 @@ class SchedulerFixture : public ::testing::Test {
     return rows;
   }
 
+  ScheduleLimits limits_;
   StopStrings no_stops_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<ActiveRequest>> requests_;

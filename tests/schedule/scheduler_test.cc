@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -24,7 +25,7 @@ TEST_F(SchedulerTest, CutsALongPromptIntoChunks) {
   EXPECT_EQ(step(), (Rows{{0, 2}}));
   EXPECT_EQ(step(), (Rows{{0, 1}}));
   EXPECT_EQ(step(), Rows{});
-  EXPECT_EQ(scheduler_->num_free_blocks(), 10);
+  EXPECT_EQ(scheduler_->kv().num_free(), 10);
 }
 
 TEST_F(SchedulerTest, TakesDecodeRowsFirstAndFillsUpWithPrefill) {
@@ -68,15 +69,15 @@ TEST_F(SchedulerTest, PreemptsTheNewestAndResumesItBeforeNewerOnes) {
   EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
   EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}}));
   EXPECT_EQ(step(), (Rows{{0, 1}}));  // its fourth block is taken from the newer one
-  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+  EXPECT_EQ(scheduler_->counters().preemptions, 1);
   EXPECT_EQ(newer.sequences[0].state, Sequence::State::kWaiting);
   EXPECT_THAT(newer.sequences[0].blocks, IsEmpty());
   EXPECT_EQ(newer.sequences[0].completion.output_ids.size(), 3u);
   EXPECT_EQ(step(), (Rows{{0, 1}}));
   EXPECT_EQ(step(), (Rows{{1, 7}}));  // prompt and outputs again; not yet the third
   while (!step().empty()) continue;
-  EXPECT_EQ(scheduler_->num_free_blocks(), 6);
-  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+  EXPECT_EQ(scheduler_->kv().num_free(), 6);
+  EXPECT_EQ(scheduler_->counters().preemptions, 1);
 }
 
 TEST_F(SchedulerTest, RecomputesLittleWhenTheCacheIsShort) {
@@ -131,14 +132,14 @@ TEST_F(SchedulerTest, CompletionsShareTheFullBlocksOfTheirPrompt) {
   EXPECT_EQ(step(), (Rows{{0, 7}}));
   EXPECT_EQ(step(), (Rows{{0, 1}, {1, 1}, {2, 1}}));  // one prompt token each is not shared
   for (int i : {1, 2}) {
-    EXPECT_THAT(
-        std::vector(active.sequences[i].blocks.begin(), active.sequences[i].blocks.begin() + 3),
-        ElementsAreArray(active.prefix_blocks));
-    EXPECT_NE(active.sequences[i].blocks[3], active.sequences[0].blocks[3]);
+    const std::vector<int32_t>& first = active.sequences[0].blocks;
+    EXPECT_THAT(std::span(active.sequences[i].blocks).first(3),
+                ElementsAreArray(std::span(first).first(3)));
+    EXPECT_NE(active.sequences[i].blocks[3], first[3]);
   }
-  EXPECT_EQ(scheduler_->num_free_blocks(), 20 - 3 - 3);
+  EXPECT_EQ(scheduler_->kv().num_free(), 20 - 3 - 3);
   while (!step().empty()) continue;
-  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+  EXPECT_EQ(scheduler_->kv().num_free(), 20);
 }
 
 TEST_F(SchedulerTest, AWaitingCompletionFindsThePromptItsSiblingLeft) {
@@ -146,9 +147,9 @@ TEST_F(SchedulerTest, AWaitingCompletionFindsThePromptItsSiblingLeft) {
   add(7, 1, /*n=*/2);
   EXPECT_EQ(step(), (Rows{{0, 7}}));  // ends at once
   EXPECT_EQ(scheduler_->num_running(), 0);
-  EXPECT_EQ(scheduler_->num_free_blocks(), 20 - 3);
+  EXPECT_EQ(scheduler_->kv().num_free(), 20 - 3);
   EXPECT_EQ(step(), (Rows{{1, 1}}));
-  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+  EXPECT_EQ(scheduler_->kv().num_free(), 20);
 }
 
 TEST_F(SchedulerTest, AnIdleSharedPromptGivesWayBeforeARunningSequenceDoes) {
@@ -159,22 +160,22 @@ TEST_F(SchedulerTest, AnIdleSharedPromptGivesWayBeforeARunningSequenceDoes) {
   while (shared.sequences[0].state != Sequence::State::kEnded) step();
   // The second completion does not fit beside the growing one; its prompt is kept for it.
   EXPECT_EQ(shared.sequences[1].state, Sequence::State::kWaiting);
-  EXPECT_EQ(shared.prefix_blocks.size(), 3u);
+  EXPECT_EQ(scheduler_->kv().num_idle(), 3);
   while (growing.sequences[0].blocks.size() < 6) EXPECT_EQ(step(), (Rows{{0, 1}}));
-  EXPECT_EQ(scheduler_->num_free_blocks(), 0);
+  EXPECT_EQ(scheduler_->kv().num_free(), 0);
   while (growing.sequences[0].state != Sequence::State::kEnded) EXPECT_EQ(step(), (Rows{{0, 1}}));
-  EXPECT_THAT(shared.prefix_blocks, IsEmpty());
-  EXPECT_EQ(step(), (Rows{{2, 7}}));
-  EXPECT_EQ(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(scheduler_->kv().num_cached(), 2) << "no more is given up than is needed";
+  EXPECT_EQ(step(), (Rows{{2, 3}}));
+  EXPECT_EQ(scheduler_->counters().preemptions, 0);
   while (!step().empty()) continue;
-  EXPECT_EQ(scheduler_->num_free_blocks(), 9);
+  EXPECT_EQ(scheduler_->kv().num_free(), 9);
 }
 
 TEST_F(SchedulerTest, EndsASequenceInEveryState) {
   make({.max_running = 1, .max_rows = 100, .num_blocks = 20, .block_size = 2});
   ActiveRequest& first = add(7, 9, /*n=*/2);
   ActiveRequest& second = add(7, 9);
-  EXPECT_EQ(first.sequences[1].state, Sequence::State::kParked);
+  EXPECT_EQ(first.sequences[1].state, Sequence::State::kWaiting);
   scheduler_->end(first.sequences[1]);
   EXPECT_EQ(scheduler_->num_waiting(), 2);
   EXPECT_EQ(step(), (Rows{{0, 7}}));
@@ -183,7 +184,7 @@ TEST_F(SchedulerTest, EndsASequenceInEveryState) {
   scheduler_->end(first.sequences[0]);
   scheduler_->end(first.sequences[0]);  // ending twice does nothing
   EXPECT_EQ(scheduler_->num_running(), 0);
-  EXPECT_EQ(scheduler_->num_free_blocks(), 20);
+  EXPECT_EQ(scheduler_->kv().num_free(), 20);
 }
 
 TEST_F(SchedulerTest, PlansTheSameStepAgainWhenItFailed) {
@@ -191,9 +192,9 @@ TEST_F(SchedulerTest, PlansTheSameStepAgainWhenItFailed) {
   add(3, 3);
   add(3, 3);
   scheduler_->plan();
-  const int64_t num_free = scheduler_->num_free_blocks();
+  const int64_t num_free = scheduler_->kv().num_free();
   scheduler_->plan();
-  EXPECT_EQ(scheduler_->num_free_blocks(), num_free);
+  EXPECT_EQ(scheduler_->kv().num_free(), num_free);
   EXPECT_EQ(step(), (Rows{{0, 3}, {1, 1}}));
 }
 

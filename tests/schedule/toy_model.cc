@@ -109,12 +109,15 @@ void ToyRunner::check_shape(const StepBatch& batch) const {
 
 std::vector<int32_t> ToyRunner::read_context(const StepBatch& batch, int seq_idx) const {
   std::vector<int32_t> context;
+  const int num_own = batch.query_start[seq_idx + 1] - batch.query_start[seq_idx];
   for (int32_t position = 0; position < batch.context_len[seq_idx]; ++position) {
     const int64_t entry = position / limits_.block_size;
     require(entry < batch.block_table_stride, "context beyond the block table");
     const int32_t block = batch.block_table[seq_idx * batch.block_table_stride + entry];
     require(block >= 0 && block < limits_.num_kv_blocks, fmt::format("block {}", block));
     const Slot& slot = cache_[block * limits_.block_size + position % limits_.block_size];
+    require(slot.written_in != num_launched_ || position >= batch.context_len[seq_idx] - num_own,
+            "a slot is read that another sequence writes in the same step");
     require(slot.position == position,
             fmt::format("position {} read at position {}", slot.position, position));
     context.push_back(slot.token_id);
@@ -143,12 +146,13 @@ void ToyRunner::launch(const StepBatch& asked) {
   if (!failing.empty()) throw StepFailed(failing, "the token cannot be run");
   require(under_way_.size() < kMaxSteps, "too many steps under way");
   check_shape(batch);
+  ++num_launched_;
   num_rows_run_ += batch.num_tokens();
   num_logit_rows_ += static_cast<int64_t>(batch.logit_rows.size());
   most_rows_ = std::max(most_rows_, batch.num_tokens());
   most_seqs_ = std::max<int64_t>(most_seqs_, batch.num_seqs());
   for (int64_t row = 0; row < batch.num_tokens(); ++row) {
-    cache_.at(batch.kv_slots[row]) = {batch.token_ids[row], batch.positions[row]};
+    cache_.at(batch.kv_slots[row]) = {batch.token_ids[row], batch.positions[row], num_launched_};
   }
   std::vector<LogitResult> results;
   size_t next_logit_row = 0;

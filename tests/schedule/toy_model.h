@@ -52,6 +52,7 @@ class ToyRunner : public ModelRunner {
   struct Slot {
     int32_t token_id = -1;
     int32_t position = -1;
+    int64_t written_in = -1;  // the step
   };
   void check_shape(const StepBatch& batch) const;
   std::vector<int32_t> read_context(const StepBatch& batch, int seq_idx) const;
@@ -60,6 +61,7 @@ class ToyRunner : public ModelRunner {
   std::vector<std::vector<LogitResult>> under_way_;  // oldest first
   std::vector<Slot> cache_;
   int32_t failing_token_ = -1;
+  int64_t num_launched_ = 0;
   int64_t num_rows_run_ = 0;
   int64_t num_logit_rows_ = 0;
   int64_t most_rows_ = 0;

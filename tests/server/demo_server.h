@@ -97,7 +97,7 @@ class DemoServer {
         {"model.path", AUGUR_SOURCE_DIR "/models/tiny-glm4-moe", "test"},
         {"execution.device", "cpu", "test"},
         {"execution.precision", "reference", "test"},
-        {"execution.num_threads", "2", "test"},
+        {"execution.num_threads", "1", "test"},
         {"execution.pin_threads", "false", "test"},
         {"kv_cache.bytes", "32MiB", "test"}};
     for (const std::string& setting : settings) result.push_back(parse_set_option(setting));

@@ -275,7 +275,7 @@ TEST(HttpServer, RunsPostedWorkInOrder) {
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
 }
 
-TEST(HttpServer, SaysWhyItCannotListen) {
+TEST(HttpServer, SaysWhatIsWrongWithItsOptions) {
   HttpServer first({.host = "localhost", .port = 0}, nullptr, echo);
   EXPECT_EQ(first.host(), "127.0.0.1");
   EXPECT_THAT(message_of<ConfigError>([&] { HttpServer({.port = first.port()}, nullptr, echo); }),
@@ -285,6 +285,12 @@ TEST(HttpServer, SaysWhyItCannotListen) {
   EXPECT_THAT(
       message_of<ConfigError>([] { HttpServer({.port = 0, .max_connections = 0}, nullptr, echo); }),
       HasSubstr("max_connections"));
+  for (const std::string path : {"health", "/health/", "//health", "/a/../b", ""}) {
+    EXPECT_THAT(message_of<ConfigError>(
+                    [&] { HttpServer({.port = 0, .open_paths = {path}}, nullptr, echo); }),
+                HasSubstr("would match no request"))
+        << path;
+  }
 }
 
 }  // namespace

@@ -322,6 +322,28 @@ TEST_F(HttpSlowReader, IsCutOffAfterAWhileWithoutTakingAByte) {
   EXPECT_EQ(server_->on_thread([&] { return held_.num_closed; }), 1);
 }
 
+TEST_F(HttpSlowReader, IsMissedAtOnceWhenItGoes) {
+  HttpOptions options;
+  options.max_stream_buffer_bytes = 64 << 20;
+  start(options);
+  RawClient streamed(server_->port(), kReceiveBytes);
+  RawClient whole(server_->port(), kReceiveBytes);
+  ask(streamed);
+  ASSERT_TRUE(whole.send(kGet));
+  ASSERT_TRUE(server_->eventually([](const HttpCounters& c) { return c.requests == 2; }));
+  server_->on_thread([&] {
+    held_.replies[0]->write(std::string(16 << 20, 'x'));
+    held_.replies[1]->send({.body = std::string(16 << 20, 'x')});
+  });
+  streamed.close();
+  whole.close();
+  EXPECT_TRUE(server_->eventually([](const HttpCounters& c) { return c.open_connections == 0; }));
+  const HttpCounters counters = server_->counters();
+  EXPECT_EQ(counters.disconnects, 2);
+  EXPECT_EQ(counters.slow_readers, 0);
+  EXPECT_EQ(server_->on_thread([&] { return held_.num_closed; }), 1) << "one was told all";
+}
+
 TEST_F(HttpSlowReader, IsCutOffFromAWholeAnswerToo) {
   HttpOptions options;
   options.write_timeout = milliseconds(50);

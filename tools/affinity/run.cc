@@ -58,9 +58,11 @@ class Run {
                     .max_rows = kMaxRows,
                     .num_blocks = kNumBlocks,
                     .block_size = kBlockSize},
-                   {.oracle = options.known.empty() ? nullptr : &oracle_,
-                    .window = options.window,
-                    .max_overtakes = options.max_overtakes}),
+                   {.policy = options.known.empty() ? SchedulePolicy::kFcfs
+                                                    : SchedulePolicy::kExpertAffinity,
+                    .affinity = {.oracle = options.known.empty() ? nullptr : &oracle_,
+                                 .window = options.window,
+                                 .max_overtakes = options.max_overtakes}}),
         counters_(workload.num_layers, workload.num_experts),
         pool_(pool_shape(workload, options.pool_share),
               make_lru_policy(pool_shape(workload, options.pool_share).num_slots),
@@ -81,7 +83,7 @@ class Run {
       scheduler_.commit(plan);
       for (const ScheduledRows& rows : plan) take_token(*rows.sequence);
     }
-    result_.num_reordered = scheduler_.num_reordered();
+    result_.num_reordered = scheduler_.counters().reordered_admissions;
     for (const auto& active : requests_) {
       result_.most_overtaken = std::max(result_.most_overtaken, active->sequences[0].num_overtaken);
     }
