@@ -22,6 +22,15 @@ json::object limits_object(const ModelRunner::Limits& limits) {
   return object;
 }
 
+// What SGLang's benchmarks read of each scheduler; here there is one.
+json::object internal_state(const ModelRunner::Limits& limits) {
+  json::object object;
+  object["effective_max_running_requests_per_dp"] = limits.max_seqs;
+  object["memory_usage"].emplace_object()["token_capacity"] =
+      limits.num_kv_blocks * limits.block_size;
+  return object;
+}
+
 json::object config_object(const EffectiveConfig& effective) {
   EngineConfig config = effective.config;  // a schema points into a config that may change
   json::object object;
@@ -57,6 +66,7 @@ std::string server_info_body(const EffectiveConfig& effective,
   counters["num_steps"] = snapshot.counters.num_steps;
   counters["num_free_kv_blocks"] = snapshot.num_free_kv_blocks;
   counters["num_cached_kv_blocks"] = snapshot.num_cached_kv_blocks;
+  body["internal_states"].emplace_array().push_back(internal_state(served.context().limits));
   body["config"] = config_object(effective);
   return json::serialize(body);
 }
