@@ -22,6 +22,7 @@
 #include "engine/server/http_server.h"
 #include "engine/server/page.h"
 #include "engine/server/served_model.h"
+#include "engine/server/server_metrics.h"
 #include "engine/server/service.h"
 #include "engine/server/watchdog.h"
 
@@ -215,7 +216,9 @@ int serve(const EffectiveConfig& effective, const EndSignals& signals) {
   if (!config.api_keys_file.empty()) keys = ApiKeys::from_file(config.api_keys_file);
   raise_descriptor_limit(config.limits.max_connections);
 
-  Service service(effective);
+  ServerMetrics metrics({.model_name = default_model_name(effective.config),
+                         .exports_vllm_names = !effective.config.metrics.compat.empty()});
+  Service service(effective, metrics);
   HttpServer server(http_options(config), keys ? &*keys : nullptr,
                     [&](HttpRequest&& request, std::shared_ptr<Reply> reply) {
                       service.handle(std::move(request), std::move(reply));
@@ -244,7 +247,10 @@ int serve(const EffectiveConfig& effective, const EndSignals& signals) {
                            .hard_timeout = milliseconds(config.hard_watchdog_s)},
                           [&loop] { return loop.step_began(); });
   int signal = 0;
-  while (signal == 0 && !loop.is_dead()) signal = signals.wait(kPoll);
+  while (signal == 0 && !loop.is_dead()) {
+    signal = signals.wait(kPoll);
+    service.tell_watchdog_reports(watchdog.num_soft_reports());
+  }
   const bool has_failed = signal == 0;
   if (has_failed) {
     log_error("the engine has failed, the server ends");

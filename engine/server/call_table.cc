@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/log.h"
+#include "engine/server/log_line.h"
+
 namespace augur::server {
 namespace {
 
@@ -12,6 +15,19 @@ ApiError overloaded(const std::string& reason, int retry_after_s) {
   ApiError error(503, "server_error", "server_is_overloaded", "", reason);
   error.retry_after_s = retry_after_s;
   return error;
+}
+
+Refusal kind_of(Admission::Outcome outcome) {
+  switch (outcome) {
+    case Admission::Outcome::kDraining:
+      return Refusal::kDraining;
+    case Admission::Outcome::kDead:
+      return Refusal::kDead;
+    case Admission::Outcome::kAccepted:
+    case Admission::Outcome::kQueueFull:
+      break;
+  }
+  return Refusal::kQueueFull;
 }
 
 /// Why a call was not let in.
@@ -46,22 +62,26 @@ struct CallTable::Call {
   bool is_over = false;    // answered, or nobody is there to be answered
   std::unique_ptr<Answer> answer;
   std::shared_ptr<Reply> reply;
+  std::vector<RequestTimer> timers;  // of the requests
 };
 
-CallTable::CallTable(EngineLoop& loop, StatusObserver on_status)
-    : loop_(loop), on_status_(std::move(on_status)) {}
+CallTable::CallTable(EngineLoop& loop, ServerMetrics& metrics) : loop_(loop), metrics_(metrics) {}
 CallTable::~CallTable() = default;
 
 void CallTable::start(ApiCall parsed,
                       const std::string& id,
                       const std::string& owner,
+                      RequestTimer::Time arrival,
                       std::shared_ptr<Reply> reply) {
   if (!reply->is_open()) return;
   const size_t num_requests = parsed.requests.size();
+  std::vector<RequestTimer> timers;
+  for (const Request& request : parsed.requests) timers.emplace_back(arrival, request.sampling.n);
   const Admission admission = loop_.submit(std::move(parsed.requests));
   if (admission.outcome != Admission::Outcome::kAccepted) {
     const ApiError error = refusal(admission);
-    on_status_(error.status);
+    metrics_.count_refusal(kind_of(admission.outcome));
+    metrics_.count_response(error.status);
     reply->send(error_response(error));
     return;
   }
@@ -75,6 +95,7 @@ void CallTable::start(ApiCall parsed,
   call->client_ids = std::move(parsed.client_ids);
   call->answer = std::move(parsed.answer);
   call->reply = std::move(reply);
+  call->timers = std::move(timers);
   for (size_t i = 0; i < num_requests; ++i) {
     const uint64_t ticket = admission.first_ticket + i;
     by_ticket_.emplace(ticket, Place{call, static_cast<int>(i)});
@@ -84,29 +105,30 @@ void CallTable::start(ApiCall parsed,
   call->reply->on_close([this, weak = std::weak_ptr<Call>(call)] {
     const std::shared_ptr<Call> gone = weak.lock();
     if (!gone || gone->is_over) return;
-    gone->is_over = true;
+    end(*gone);
     abort_rest(*gone, AbortCause::kClient);
   });
 }
 
 void CallTable::take(std::vector<LoopEvent>&& events) {
+  observations_.clear();
+  const RequestTimer::Time now = std::chrono::steady_clock::now();
   for (LoopEvent& event : events) {
     const auto found = by_ticket_.find(event.ticket);
     if (found == by_ticket_.end()) continue;
     const Place place = found->second;
+    place.call->timers[place.request_idx].on_event(event, now, observations_);
     if (event.kind == LoopEvent::Kind::kFinished) by_ticket_.erase(found);
     take_one(event, place);
   }
+  metrics_.add(observations_);
 }
 
 void CallTable::take_one(LoopEvent& event, const Place& place) {
   Call& call = *place.call;
   switch (event.kind) {
     case LoopEvent::Kind::kStarted:
-      if (call.is_over || !call.is_streamed || call.has_begun) return;
-      call.has_begun = true;
-      on_status_(200);
-      call.reply->begin_stream();
+      if (!call.is_over && call.is_streamed && !call.has_begun) begin_stream(call);
       return;
     case LoopEvent::Kind::kUpdate:
       if (call.is_over) return;
@@ -122,6 +144,9 @@ void CallTable::take_one(LoopEvent& event, const Place& place) {
 
 void CallTable::finish_request(LoopEvent& event, const Place& place) {
   Call& call = *place.call;
+  if (is_logged(LogLevel::kDebug)) {
+    log_debug("{}: {}", call.id, finished_line(event.result, event.cause));
+  }
   --call.num_unfinished;
   if (!call.is_over) {
     // Once a stream has begun it ends in its own form, with what there is.
@@ -138,7 +163,7 @@ void CallTable::finish_request(LoopEvent& event, const Place& place) {
       out_.clear();
       call.answer->on_finished(place.request_idx, std::move(event.result), out_);
       write(call);
-      if (call.num_unfinished == 0) complete(call);
+      if (call.num_unfinished == 0 && !call.is_over) complete(call);
     }
   }
   forget_id(call.id, event.ticket);
@@ -153,28 +178,42 @@ void CallTable::forget_id(const std::string& id, uint64_t ticket) {
   if (found != end) by_id_.erase(found);
 }
 
-void CallTable::complete(Call& call) {
+void CallTable::begin_stream(Call& call) {
+  call.has_begun = true;
+  ++num_open_streams_;
+  metrics_.count_response(200);
+  call.reply->begin_stream();
+}
+
+void CallTable::end(Call& call) {
   call.is_over = true;
+  if (call.has_begun) --num_open_streams_;
+}
+
+void CallTable::complete(Call& call) {
   out_.clear();
   try {
     call.answer->on_complete(out_);
   } catch (const ApiError& error) {
-    on_status_(error.status);
+    end(call);
+    metrics_.count_response(error.status);
     call.reply->send(error_response(error));
     return;
   }
+  if (call.is_streamed) write(call);
+  if (call.is_over) return;  // the client was cut off by that write
+  end(call);
   if (call.is_streamed) {
-    write(call);
     call.reply->end();
   } else {
-    on_status_(200);
+    metrics_.count_response(200);
     call.reply->send({.body = out_});
   }
 }
 
 void CallTable::fail(Call& call, const ApiError& error, AbortCause cause) {
-  call.is_over = true;
-  on_status_(error.status);
+  end(call);
+  metrics_.count_response(error.status);
   call.reply->send(error_response(error));
   abort_rest(call, cause);
 }
@@ -188,11 +227,7 @@ void CallTable::abort_rest(const Call& call, AbortCause cause) {
 
 void CallTable::write(Call& call) {
   if (out_.empty()) return;
-  if (call.is_streamed && !call.has_begun) {  // it ended before its first step
-    call.has_begun = true;
-    on_status_(200);
-    call.reply->begin_stream();
-  }
+  if (call.is_streamed && !call.has_begun) begin_stream(call);  // it ended before its first step
   call.reply->write(out_);
 }
 

@@ -19,16 +19,15 @@
 #include "engine/server/api_error.h"
 #include "engine/server/engine_loop.h"
 #include "engine/server/http_message.h"
+#include "engine/server/observations.h"
+#include "engine/server/server_metrics.h"
 
 namespace augur::server {
 
 class CallTable {
  public:
-  /// Told the status of each answer once it is known.
-  using StatusObserver = std::function<void(int status)>;
-
   /// `loop` and `metrics` outlive the table.
-  CallTable(EngineLoop& loop, StatusObserver on_status);
+  CallTable(EngineLoop& loop, ServerMetrics& metrics);
   ~CallTable();
 
   /// Queues the requests of a call. abort() knows all of them by `id`, each by its client_id;
@@ -36,6 +35,7 @@ class CallTable {
   void start(ApiCall call,
              const std::string& id,
              const std::string& owner,
+             RequestTimer::Time arrival,
              std::shared_ptr<Reply> reply);
   /// Takes what the loop tells.
   void take(std::vector<LoopEvent>&& events);
@@ -45,6 +45,7 @@ class CallTable {
   void abort_all();
 
   int64_t num_requests() const { return static_cast<int64_t>(by_ticket_.size()); }
+  int64_t num_open_streams() const { return num_open_streams_; }
 
  private:
   struct Call;
@@ -61,13 +62,17 @@ class CallTable {
   void abort_rest(const Call& call, AbortCause cause);
   void forget_id(const std::string& id, uint64_t ticket);
   void write(Call& call);
+  void begin_stream(Call& call);
+  void end(Call& call);
 
   EngineLoop& loop_;
-  const StatusObserver on_status_;
+  ServerMetrics& metrics_;
   std::unordered_map<uint64_t, Place> by_ticket_;  // requests that have not finished
   // The tickets of an id: those of a call under its own, one under each client_id.
   std::unordered_multimap<std::string, uint64_t> by_id_;
-  std::string out_;  // what an answer says now; keeps its memory
+  int64_t num_open_streams_ = 0;
+  Observations observations_;  // of one batch of events
+  std::string out_;            // what an answer says now; keeps its memory
 };
 
 }  // namespace augur::server

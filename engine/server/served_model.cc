@@ -60,6 +60,11 @@ std::string system_prompt_text(const ApiContext& context, const std::string& sys
 
 }  // namespace
 
+std::string default_model_name(const EngineConfig& config) {
+  const std::vector<std::string>& names = config.server.served_model_names;
+  return names.empty() ? folder_name(config.model.path) : names.front();
+}
+
 ServedModel::ServedModel(const EffectiveConfig& effective, const LoadListener& listener)
     : model_(load_model(effective.config, listener)),
       setup_(make_engine_setup(effective.config, *model_)),
@@ -72,7 +77,9 @@ ServedModel::ServedModel(const EffectiveConfig& effective, const LoadListener& l
   engine_ = std::make_unique<Engine>(setup_->options, *model_->decoder, tokenizer);
 
   context_.model_names = server.served_model_names;
-  if (context_.model_names.empty()) context_.model_names.push_back(folder_name(model_->folder));
+  if (context_.model_names.empty()) {
+    context_.model_names.push_back(default_model_name(effective.config));
+  }
   context_.accepts_any_model = server.accept_any_model;
   context_.is_strict = server.strict_fields;
   context_.tokenizer = tokenizer;

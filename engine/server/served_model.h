@@ -32,6 +32,9 @@ struct EngineSnapshot {
   std::optional<ExpertStats> experts;  // where asked for and a pool is there
 };
 
+/// What the model is called where no name is configured: the name of its folder.
+std::string default_model_name(const EngineConfig& config);
+
 class ServedModel {
  public:
   /// Loads the model and makes the engine. Throws ConfigError and OutOfMemory.

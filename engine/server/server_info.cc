@@ -71,6 +71,21 @@ std::string server_info_body(const EffectiveConfig& effective,
   return json::serialize(body);
 }
 
+std::vector<std::pair<std::string, std::string>> config_info(const EffectiveConfig& effective,
+                                                             const ServedModel& served) {
+  const ModelRunner::Limits& limits = served.context().limits;
+  std::string lossy;
+  for (const std::string& mode : served.lossy_modes()) lossy += (lossy.empty() ? "" : ",") + mode;
+  return {{"version", AUGUR_VERSION},
+          {"model", served.context().model_names.front()},
+          {"block_size", std::to_string(limits.block_size)},
+          {"num_kv_blocks", std::to_string(limits.num_kv_blocks)},
+          {"max_batch_size", std::to_string(limits.max_seqs)},
+          {"max_context", std::to_string(limits.max_context)},
+          {"enable_prefix_caching", effective.config.kv_cache.prefix_cache ? "true" : "false"},
+          {"lossy_modes", lossy}};
+}
+
 std::string model_info_body(const ServedModel& served) {
   json::object body;
   body["model_path"] = served.model().folder.string();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "configs/load_config.h"
@@ -14,6 +15,10 @@ namespace augur::server {
 std::string server_info_body(const EffectiveConfig& effective,
                              const ServedModel& model,
                              const EngineSnapshot& snapshot);
+
+/// Settings that tell servers apart, as labels of a metric.
+std::vector<std::pair<std::string, std::string>> config_info(const EffectiveConfig& effective,
+                                                             const ServedModel& model);
 
 /// JSON: what clients of SGLang ask for before they begin.
 std::string model_info_body(const ServedModel& model);

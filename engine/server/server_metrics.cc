@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <mutex>
 #include <span>
@@ -161,6 +162,32 @@ void add_more(std::span<const Metric> metrics, MetricFamilies& page) {
   }
 }
 
+/// Where a share of the values lies, taken to be evenly spread within a bucket.
+double quantile(const prometheus::ClientMetric::Histogram& histogram, double share) {
+  const double rank = share * static_cast<double>(histogram.sample_count);
+  double low = 0;
+  double below = 0;
+  for (const auto& bucket : histogram.bucket) {
+    const auto up_to = static_cast<double>(bucket.cumulative_count);
+    if (up_to >= rank && up_to > below) {
+      if (std::isinf(bucket.upper_bound)) return low;
+      return low + (bucket.upper_bound - low) * (rank - below) / (up_to - below);
+    }
+    low = bucket.upper_bound;
+    below = up_to;
+  }
+  return low;
+}
+
+std::optional<Percentiles> percentiles_of(const prometheus::ClientMetric& metric) {
+  const auto num_samples = static_cast<int64_t>(metric.histogram.sample_count);
+  if (num_samples == 0) return std::nullopt;
+  return Percentiles{.num_samples = num_samples,
+                     .p50_s = quantile(metric.histogram, 0.5),
+                     .p90_s = quantile(metric.histogram, 0.9),
+                     .p99_s = quantile(metric.histogram, 0.99)};
+}
+
 }  // namespace
 
 class ServerMetrics::Impl {
@@ -204,6 +231,17 @@ class ServerMetrics::Impl {
     config_info_ = std::move(settings);
   }
   int64_t num_generated_tokens() const { return generated_tokens_; }
+  Totals totals() const {
+    Totals totals{.failed = requests_[static_cast<size_t>(AbortCause::kFailed)]};
+    for (size_t i = static_cast<size_t>(AbortCause::kNone) + 1; i < kNumAbortCauses; ++i) {
+      totals.aborted += requests_[i];
+    }
+    totals.aborted -= totals.failed;
+    for (const Counter& refusals : refusals_) totals.refused += refusals;
+    return totals;
+  }
+  prometheus::ClientMetric first_token_s() const { return first_token_s_.collect(); }
+  prometheus::ClientMetric inter_token_s() const { return inter_token_s_.collect(); }
   std::string text(const MetricsSnapshot& snapshot) const;
 
  private:
@@ -342,6 +380,15 @@ void ServerMetrics::set_config_info(std::vector<std::pair<std::string, std::stri
 }
 int64_t ServerMetrics::num_generated_tokens() const {
   return impl_->num_generated_tokens();
+}
+ServerMetrics::Totals ServerMetrics::totals() const {
+  return impl_->totals();
+}
+std::optional<Percentiles> ServerMetrics::time_to_first_token() const {
+  return percentiles_of(impl_->first_token_s());
+}
+std::optional<Percentiles> ServerMetrics::inter_token_latency() const {
+  return percentiles_of(impl_->inter_token_s());
 }
 std::string ServerMetrics::text(const MetricsSnapshot& snapshot) const {
   return impl_->text(snapshot);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "engine/server/engine_loop.h"
 #include "engine/server/http_server.h"
 #include "engine/server/observations.h"
+#include "engine/server/stats.h"
 
 namespace augur::server {
 
@@ -67,6 +69,16 @@ class ServerMetrics {
 
   /// Output tokens so far.
   int64_t num_generated_tokens() const;
+  /// Requests so far: ended by something else than the model, failed, and calls that were refused.
+  struct Totals {
+    int64_t aborted = 0;
+    int64_t failed = 0;
+    int64_t refused = 0;
+  };
+  Totals totals() const;
+  /// Since the start, from the histograms: exact to a bucket. Nothing before the first value.
+  std::optional<Percentiles> time_to_first_token() const;
+  std::optional<Percentiles> inter_token_latency() const;
 
   /// The page, in the text format 0.0.4. Ratios of nothing are 0.
   std::string text(const MetricsSnapshot& snapshot) const;

@@ -7,10 +7,13 @@
 #include <atomic>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
 #include <condition_variable>
 #include <ctime>
 #include <future>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <span>
 #include <thread>
@@ -22,12 +25,15 @@
 #include "engine/server/call_table.h"
 #include "engine/server/control_bodies.h"
 #include "engine/server/engine_loop.h"
+#include "engine/server/log_line.h"
 #include "engine/server/page.h"
 #include "engine/server/probe_call.h"
 #include "engine/server/served_model.h"
 #include "engine/server/server_info.h"
+#include "engine/server/server_metrics.h"
 #include "engine/server/snapshots.h"
 #include "engine/server/stats.h"
+#include "engine/server/step_trace.h"
 
 namespace augur::server {
 namespace {
@@ -73,6 +79,30 @@ ApiError internal_error() {
   return {500, "server_error", "internal_error", "", "the server failed to handle the request"};
 }
 
+ApiError profile_error(StepTrace::Outcome outcome, const std::string& reason) {
+  switch (outcome) {
+    case StepTrace::Outcome::kDisabled:
+      return {403, "invalid_request_error", "profiling_disabled", "", reason};
+    case StepTrace::Outcome::kBusy:
+    case StepTrace::Outcome::kIdle:
+    case StepTrace::Outcome::kExists:
+      return {409, "invalid_request_error", "conflict", "", reason};
+    case StepTrace::Outcome::kBadName:
+      return bad_request("file", reason);
+    case StepTrace::Outcome::kDone:
+    case StepTrace::Outcome::kFailed:
+      break;
+  }
+  return {500, "server_error", "profile_failed", "", reason};
+}
+
+/// CPU time of the calling thread.
+double thread_cpu_s() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
 ApiError engine_failed() {
   return {503, "server_error", "engine_failed", "", "the engine has failed"};
 }
@@ -102,7 +132,7 @@ std::string salt_of_key(const std::string& key_name) {
 
 class Service::Impl {
  public:
-  explicit Impl(const EffectiveConfig& effective);
+  Impl(const EffectiveConfig& effective, ServerMetrics& metrics);
 
   void handle(HttpRequest&& request, std::shared_ptr<Reply> reply);
   void attach(HttpServer& server) { server_ = &server; }
@@ -110,12 +140,14 @@ class Service::Impl {
   void drain(std::chrono::milliseconds deadline);
   void stop();
   void tell_loading(double share) { loaded_share_ = share; }
+  void tell_watchdog_reports(int64_t count) { num_watchdog_reports_ = count; }
   EngineLoop* loop() { return state_ == ServerState::kLoading ? nullptr : loop_.get(); }
 
  private:
   struct Exchange {
     HttpRequest request;
     std::shared_ptr<Reply> reply;
+    Clock::time_point arrival;
   };
   struct Route {
     std::string_view path;
@@ -136,8 +168,10 @@ class Service::Impl {
   // Routes.
   void health(Exchange&& exchange);
   void health_generate(Exchange&& exchange);
+  void metrics(Exchange&& exchange);
   void stats(Exchange&& exchange);
   Stats stats_now(const EngineSnapshot* snapshot) const;
+  MetricsSnapshot metrics_now(const EngineSnapshot* snapshot) const;
   void server_info(Exchange&& exchange);
   void model_info(Exchange&& exchange);
   void models(Exchange&& exchange);
@@ -150,6 +184,8 @@ class Service::Impl {
   void detokenize(Exchange&& exchange) { convert(std::move(exchange), server::detokenize); }
   void flush_cache(Exchange&& exchange);
   void abort_request(Exchange&& exchange);
+  void start_profile(Exchange&& exchange);
+  void stop_profile(Exchange&& exchange);
 
   void call(Exchange&& exchange, std::string_view id_prefix, ParseCall parse);
   void convert(Exchange&& exchange, MakeBody make);
@@ -160,17 +196,21 @@ class Service::Impl {
   int64_t num_open_connections();
   void tick_until_stopped();
   void tick();
+  IntervalSample sample_now() const;
 
   const EffectiveConfig& effective_;
   const ServerConfig& config_;
   const Clock::time_point start_ = Clock::now();
   const int64_t created_s_ = now_s();
+  ServerMetrics& metrics_;
+  StepTrace trace_;
   const uint64_t id_key_;
   HttpServer* server_ = nullptr;
   boost::asio::thread_pool workers_;
 
   std::atomic<ServerState> state_{ServerState::kLoading};
   std::atomic<double> loaded_share_{0};
+  std::atomic<int64_t> num_watchdog_reports_{0};
   // Made in become_ready, before state_ says so.
   ServedModel* model_ = nullptr;
   LoopOptions loop_options_;
@@ -185,6 +225,8 @@ class Service::Impl {
     Clock::time_point deadline;
   };
   std::vector<Probe> probes_;
+  std::optional<IntervalLog> interval_log_;
+  Clock::time_point logged_;
 
   std::mutex tick_mutex_;
   std::condition_variable tick_stop_;
@@ -192,9 +234,11 @@ class Service::Impl {
   std::thread ticker_;
 };
 
-Service::Impl::Impl(const EffectiveConfig& effective)
+Service::Impl::Impl(const EffectiveConfig& effective, ServerMetrics& metrics)
     : effective_(effective),
       config_(effective.config.server),
+      metrics_(metrics),
+      trace_({.folder = config_.profile_folder}),
       id_key_(std::random_device()() | uint64_t{std::random_device()()} << 32),
       workers_(static_cast<size_t>(config_.num_workers)),
       ticker_([this] { tick_until_stopped(); }) {}
@@ -203,6 +247,7 @@ std::span<const Service::Impl::Route> Service::Impl::routes() {
   static constexpr std::array kRoutes{
       Route{"/health", kGet, false, false, &Impl::health},
       Route{"/health_generate", kGet, false, true, &Impl::health_generate},
+      Route{"/metrics", kGet, false, false, &Impl::metrics},
       Route{"/stats", kGet, false, false, &Impl::stats},
       Route{"/server_info", kGet, false, true, &Impl::server_info},
       Route{"/get_server_info", kGet, false, true, &Impl::server_info},
@@ -217,6 +262,8 @@ std::span<const Service::Impl::Route> Service::Impl::routes() {
       Route{"/v1/detokenize", kPost, false, true, &Impl::detokenize},
       Route{"/detokenize", kPost, false, true, &Impl::detokenize},
       Route{"/flush_cache", kAny, true, true, &Impl::flush_cache},
+      Route{"/start_profile", kPost, true, true, &Impl::start_profile},
+      Route{"/stop_profile", kPost, true, true, &Impl::stop_profile},
       Route{"/abort_request", kPost, false, true, &Impl::abort_request},
   };
   return kRoutes;
@@ -224,7 +271,7 @@ std::span<const Service::Impl::Route> Service::Impl::routes() {
 
 void Service::Impl::handle(HttpRequest&& request, std::shared_ptr<Reply> reply) {
   try {
-    route({std::move(request), reply});
+    route({std::move(request), reply, Clock::now()});
   } catch (const ApiError& error) {
     refuse(*reply, error);
   }
@@ -256,6 +303,7 @@ void Service::Impl::route(Exchange&& exchange) {
 }
 
 void Service::Impl::respond(Reply& reply, HttpResponse response) {
+  metrics_.count_response(response.status);
   reply.send(std::move(response));
 }
 
@@ -288,7 +336,7 @@ void Service::Impl::health(Exchange&& exchange) {
 void Service::Impl::health_generate(Exchange&& exchange) {
   const std::string id = make_id("probe-");
   probes_.push_back({id, Clock::now() + kProbeTimeout});
-  calls_->start(make_probe_call(id), id, /*owner=*/"", std::move(exchange.reply));
+  calls_->start(make_probe_call(id), id, /*owner=*/"", Clock::now(), std::move(exchange.reply));
 }
 
 void Service::Impl::models(Exchange&& exchange) {
@@ -303,6 +351,33 @@ void Service::Impl::server_info(Exchange&& exchange) {
   snapshots_->ask(false, [this, reply = std::move(exchange.reply)](const EngineSnapshot& snapshot) {
     respond(*reply, {.body = server_info_body(effective_, *model_, snapshot)});
   });
+}
+
+void Service::Impl::metrics(Exchange&& exchange) {
+  const auto answer = [this](Reply& reply, const EngineSnapshot* snapshot) {
+    respond(reply, {.content_type = std::string(ServerMetrics::kContentType),
+                    .body = metrics_.text(metrics_now(snapshot))});
+  };
+  if (state() == ServerState::kLoading) return answer(*exchange.reply, nullptr);
+  snapshots_->ask(false, [answer, reply = std::move(exchange.reply)](
+                             const EngineSnapshot& snapshot) { answer(*reply, &snapshot); });
+}
+
+MetricsSnapshot Service::Impl::metrics_now(const EngineSnapshot* snapshot) const {
+  MetricsSnapshot now;
+  now.http = server_->counters();
+  now.cpu_s.emplace_back("http", thread_cpu_s());
+  if (snapshot == nullptr) return now;
+  now.engine = loop_->figures();
+  now.num_kv_blocks = snapshot->num_kv_blocks;
+  now.num_requests = loop_->num_requests();
+  now.num_queued_requests = loop_->num_queued_requests();
+  now.num_queued_tokens = loop_->num_queued_tokens();
+  now.num_open_streams = calls_->num_open_streams();
+  now.num_watchdog_reports = num_watchdog_reports_;
+  now.cpu_s.emplace_back("engine", loop_->cpu_s());
+  now.more = snapshot->expert_metrics;
+  return now;
 }
 
 void Service::Impl::stats(Exchange&& exchange) {
@@ -326,7 +401,7 @@ Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
   }
   stats.model = model_->context().model_names.front();
   const EngineCounters& counters = snapshot->counters;
-  stats.tokens = {.prompt = counters.prefill_tokens, .generated = counters.decode_tokens};
+  stats.tokens = {.prompt = counters.prefill_tokens, .generated = metrics_.num_generated_tokens()};
   stats.requests.running = snapshot->num_running;
   stats.requests.waiting = snapshot->num_waiting;
   stats.requests.finished = counters.finished_requests;
@@ -334,6 +409,12 @@ Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
                  .max_requests = loop_options_.max_queued_requests,
                  .tokens = loop_->num_queued_tokens(),
                  .max_tokens = loop_options_.max_queued_tokens};
+  const ServerMetrics::Totals totals = metrics_.totals();
+  stats.requests.aborted = totals.aborted;
+  stats.requests.failed = totals.failed;
+  stats.requests.refused = totals.refused;
+  stats.ttft = metrics_.time_to_first_token();
+  stats.inter_token = metrics_.inter_token_latency();
   stats.kv = {.block_tokens = model_->context().limits.block_size,
               .total_blocks = snapshot->num_kv_blocks,
               .free_blocks = snapshot->num_free_kv_blocks,
@@ -386,10 +467,13 @@ void Service::Impl::convert(Exchange&& exchange, MakeBody make) {
 }
 
 void Service::Impl::start_call(ApiCall parsed, const std::string& id, const Exchange& exchange) {
-  calls_->start(std::move(parsed), id, exchange.request.key_name, exchange.reply);
+  calls_->start(std::move(parsed), id, exchange.request.key_name, exchange.arrival, exchange.reply);
 }
 
 void Service::Impl::refuse_call(const Exchange& exchange, const ApiError& error) {
+  metrics_.count_refusal(error.code == "context_length_exceeded" ? Refusal::kTooLong
+                         : error.code == "model_not_found"       ? Refusal::kUnknownModel
+                                                                 : Refusal::kInvalid);
   refuse(*exchange.reply, error);
 }
 
@@ -432,12 +516,20 @@ void Service::Impl::become_ready(ServedModel& model) {
   loop_ = std::make_unique<EngineLoop>(
       model.engine(), loop_options_,
       [this](std::vector<LoopEvent>&& events) {
+        trace_.on_events(events);
         auto shared = std::make_shared<std::vector<LoopEvent>>(std::move(events));
         server_->post([this, shared] { calls_->take(std::move(*shared)); });
       },
-      [](const StepReport&) {});
+      [this](const StepReport& report) {
+        metrics_.on_step(report);
+        trace_.on_step(report);
+      });
   snapshots_ = std::make_unique<Snapshots>(model, *loop_, *server_, model.snapshot(false));
-  calls_ = std::make_unique<CallTable>(*loop_, [](int) {});
+  calls_ = std::make_unique<CallTable>(*loop_, metrics_);
+  for (const PhaseTime& phase : model.phases()) metrics_.set_startup_s(phase.name, phase.seconds);
+  metrics_.set_config_info(config_info(effective_, model));
+  interval_log_.emplace(sample_now());
+  logged_ = Clock::now();
   loop_->start();
   state_ = ServerState::kReady;
 }
@@ -461,6 +553,34 @@ void Service::Impl::drain(std::chrono::milliseconds deadline) {
   }
 }
 
+void Service::Impl::start_profile(Exchange&& exchange) {
+  const ProfileBody body = parse_profile_body(exchange.request.body);
+  const StepTrace::Started started = trace_.start(body.file, body.num_steps.value_or(0));
+  if (started.outcome != StepTrace::Outcome::kDone) {
+    throw profile_error(started.outcome, started.error);
+  }
+  boost::json::object answer;
+  answer["status"] = "recording";
+  answer["file"] = started.file;
+  respond(*exchange.reply, {.body = boost::json::serialize(answer)});
+}
+
+void Service::Impl::stop_profile(Exchange&& exchange) {
+  trace_.stop([this, reply = std::move(exchange.reply)](const StepTrace::Written& written) {
+    server_->post([this, reply, written] {
+      if (written.outcome != StepTrace::Outcome::kDone) {
+        return refuse(*reply, profile_error(written.outcome, written.error));
+      }
+      boost::json::object answer;
+      answer["status"] = "written";
+      answer["file"] = written.file;
+      answer["records"] = written.num_records;
+      answer["dropped"] = written.num_dropped;
+      respond(*reply, {.body = boost::json::serialize(answer)});
+    });
+  });
+}
+
 int64_t Service::Impl::num_open_connections() {
   std::promise<int64_t> counted;
   std::future<int64_t> count = counted.get_future();
@@ -480,6 +600,14 @@ void Service::Impl::stop() {
   if (ticker_.joinable()) ticker_.join();
 }
 
+IntervalSample Service::Impl::sample_now() const {
+  return {.time = Clock::now(),
+          .engine = loop_->figures(),
+          .num_kv_blocks = model_->context().limits.num_kv_blocks,
+          .num_queued_requests = loop_->num_queued_requests(),
+          .num_generated_tokens = metrics_.num_generated_tokens()};
+}
+
 void Service::Impl::tick_until_stopped() {
   std::unique_lock lock(tick_mutex_);
   while (!tick_stop_.wait_for(lock, kTick, [this] { return is_stopped_; })) {
@@ -490,6 +618,13 @@ void Service::Impl::tick_until_stopped() {
 void Service::Impl::tick() {
   snapshots_->tick();
   const Clock::time_point now = Clock::now();
+  const double interval_s = effective_.config.metrics.log_interval_s;
+  if (interval_s > 0 && now - logged_ >= std::chrono::duration<double>(interval_s)) {
+    logged_ = now;
+    if (const std::string line = interval_log_->line(sample_now()); !line.empty()) {
+      log_info("{}", line);
+    }
+  }
   std::erase_if(probes_, [&](const Probe& probe) {
     if (probe.deadline > now) return false;
     calls_->abort(probe.id, /*owner=*/nullptr);
@@ -497,7 +632,8 @@ void Service::Impl::tick() {
   });
 }
 
-Service::Service(const EffectiveConfig& effective) : impl_(std::make_unique<Impl>(effective)) {}
+Service::Service(const EffectiveConfig& effective, ServerMetrics& metrics)
+    : impl_(std::make_unique<Impl>(effective, metrics)) {}
 Service::~Service() {
   impl_->stop();
 }
@@ -518,6 +654,9 @@ void Service::stop() {
 }
 void Service::tell_loading(double share) {
   impl_->tell_loading(share);
+}
+void Service::tell_watchdog_reports(int64_t count) {
+  impl_->tell_watchdog_reports(count);
 }
 EngineLoop* Service::loop() {
   return impl_->loop();

@@ -20,6 +20,7 @@ namespace augur::server {
 
 class EngineLoop;
 class ServedModel;
+class ServerMetrics;
 
 /// What sets the prefix cache of an API key apart from those of others: the beginning of
 /// Request::cache_salt.
@@ -27,8 +28,9 @@ std::string salt_of_key(const std::string& key_name);
 
 class Service {
  public:
-  /// `effective` outlives the service.
-  explicit Service(const EffectiveConfig& effective);
+  /// `effective` and `metrics` outlive the service. Throws ConfigError for a profile folder that is
+  /// not there.
+  Service(const EffectiveConfig& effective, ServerMetrics& metrics);
   ~Service();
 
   void handle(HttpRequest&& request, std::shared_ptr<Reply> reply);
@@ -45,6 +47,8 @@ class Service {
   /// Ends the engine's thread and the workers. After the HTTP server has stopped.
   void stop();
 
+  /// How many stuck steps the watchdog has reported.
+  void tell_watchdog_reports(int64_t count);
   /// Null until become_ready. For the watchdog.
   EngineLoop* loop();
 

@@ -18,6 +18,7 @@
 #include "engine/server/engine_loop.h"
 #include "engine/server/page.h"
 #include "engine/server/served_model.h"
+#include "engine/server/server_metrics.h"
 #include "engine/server/service.h"
 #include "tests/server/raw_client.h"
 #include "tests/server/running_server.h"
@@ -32,7 +33,7 @@ class DemoServer {
         keys_(effective_.config.server.api_keys_file.empty()
                   ? std::nullopt
                   : std::optional(ApiKeys::from_file(effective_.config.server.api_keys_file))),
-        service_(effective_),
+        service_(effective_, metrics_),
         http_(
             [this](HttpRequest&& request, std::shared_ptr<Reply> reply) {
               service_.handle(std::move(request), std::move(reply));
@@ -107,6 +108,7 @@ class DemoServer {
   const EffectiveConfig effective_;
   const std::optional<ApiKeys> keys_;
   std::unique_ptr<ServedModel> model_;  // outlives the service, which runs its engine
+  ServerMetrics metrics_{{.model_name = "tiny-glm4-moe", .exports_vllm_names = true}};
   Service service_;
   RunningServer http_;
 };
