@@ -38,7 +38,7 @@ ChunkDecoder::Outcome ChunkDecoder::take(char c) {
     case State::kSize:
       return take_size(c);
     case State::kExtension:
-      return take_extra(c, State::kSizeEnd);
+      return take_extension(c);
     case State::kSizeEnd:
       num_digits_ = 0;
       return expect(c, '\n', chunk_bytes_ > 0 ? State::kData : State::kTrailerBegin);
@@ -75,6 +75,14 @@ ChunkDecoder::Outcome ChunkDecoder::take_size(char c) {
   body_bytes_ += chunk_bytes_;
   state_ = c == ';' ? State::kExtension : State::kSizeEnd;
   return Outcome::kMore;
+}
+
+// Some look for a quote's end beyond the line's; what they disagree about with us is refused.
+ChunkDecoder::Outcome ChunkDecoder::take_extension(char c) {
+  if (c == '\r' && is_quoted_) return Outcome::kMalformed;
+  if (c == '"' && !is_escaped_) is_quoted_ = !is_quoted_;
+  is_escaped_ = is_quoted_ && c == '\\' && !is_escaped_;
+  return take_extra(c, State::kSizeEnd);
 }
 
 // A byte of a line that is passed over up to its CR.

@@ -1,7 +1,8 @@
 // The body of a request in chunks (RFC 9112, section 7.1).
 //
 // Strict: a size is 1 to 15 hexadecimal digits, ended by CRLF or by ';' and an extension, which is
-// passed over, as trailers are. All extensions and trailers of a body together have a bound.
+// passed over, as trailers are; its quotes have to end. All extensions and trailers of a body
+// together have a bound.
 // Threading: one thread at a time.
 #pragma once
 
@@ -39,6 +40,7 @@ class ChunkDecoder {
 
   Outcome take(char c);
   Outcome take_size(char c);
+  Outcome take_extension(char c);
   Outcome take_extra(char c, State at_cr);
   Outcome expect(char c, char expected, State next);
 
@@ -46,6 +48,8 @@ class ChunkDecoder {
   const int64_t max_extra_bytes_;
   State state_ = State::kSize;
   int num_digits_ = 0;
+  bool is_quoted_ = false;   // within a quoted string of an extension
+  bool is_escaped_ = false;  // after a backslash there
   int64_t chunk_bytes_ = 0;  // of the chunk's data, what is still to come
   int64_t body_bytes_ = 0;   // of all chunks whose size is known
   int64_t extra_bytes_ = 0;

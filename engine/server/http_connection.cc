@@ -11,6 +11,7 @@
 
 #include "engine/log.h"
 #include "engine/server/api_keys.h"
+#include "engine/server/http_reply.h"
 #include "kernels/require.h"
 
 namespace augur::server {
@@ -34,44 +35,6 @@ ApiError timed_out(std::string_view what, std::chrono::milliseconds limit) {
 ApiError internal_error() {
   return {500, "server_error", "internal_error", "", "the server failed to answer the request"};
 }
-
-// Hands an answer to its connection, for as long as there is one.
-class ConnectionReply final : public Reply {
- public:
-  ConnectionReply(std::weak_ptr<HttpConnection> connection, uint64_t answer_idx)
-      : connection_(std::move(connection)), answer_idx_(answer_idx) {}
-  ~ConnectionReply() override {
-    if (const auto connection = connection_.lock()) connection->abandon(answer_idx_);
-  }
-  ConnectionReply(const ConnectionReply&) = delete;
-  ConnectionReply& operator=(const ConnectionReply&) = delete;
-
-  void send(HttpResponse response) override {
-    if (const auto connection = connection_.lock()) connection->send(answer_idx_, response);
-  }
-  void begin_stream() override {
-    if (const auto connection = connection_.lock()) connection->begin_stream(answer_idx_);
-  }
-  void write(std::string_view bytes) override {
-    if (const auto connection = connection_.lock()) connection->write(answer_idx_, bytes);
-  }
-  void end() override {
-    if (const auto connection = connection_.lock()) connection->end(answer_idx_);
-  }
-  void on_close(std::function<void()> callback) override {
-    if (const auto connection = connection_.lock()) {
-      connection->on_close(answer_idx_, std::move(callback));
-    }
-  }
-  bool is_open() const override {
-    const auto connection = connection_.lock();
-    return connection && connection->is_open(answer_idx_);
-  }
-
- private:
-  const std::weak_ptr<HttpConnection> connection_;
-  const uint64_t answer_idx_;
-};
 
 }  // namespace
 
@@ -205,7 +168,7 @@ void HttpConnection::dispatch() {
   const uint64_t answer_idx = answer_idx_;
   // Ours to the end of the turn: an exception destroys the handler's, which must not count as an
   // answer that nobody gives.
-  const auto reply = std::make_shared<ConnectionReply>(weak_from_this(), answer_idx);
+  const auto reply = std::make_shared<HttpReply>(weak_from_this(), answer_idx);
   try {
     shared_.handler(make_request(), reply);
   } catch (const ApiError& error) {

@@ -107,7 +107,8 @@ TEST(HttpParser, AcceptsWhatIsAllowed) {
            with_header("Content-Length: 000\r\n"),
            with_header("X: \xe9t\xe9\r\nY:\r\n"),
            with_header("Transfer-Encoding: CHUNKED\r\n") + "000\r\n\r\n",
-           with_header("Transfer-Encoding: chunked\r\n") + "0;a;b=\"c\td\"\r\nT: x\r\nU: y\r\n\r\n",
+           with_header("Transfer-Encoding: chunked\r\n") +
+               "0;a;b=\"c\t\\\"d\\\\\"\r\nT: x\r\nU: y\r\n\r\n",
        }) {
     EXPECT_EQ(parse(request).status, 0) << request;
     EXPECT_EQ(parse(request).path, "/a") << request;
@@ -245,6 +246,8 @@ TEST(HttpParser, RefusesBrokenChunks) {
                                                           "1;a\nb\r\nx\r\n",
                                                           "1;a=\"\n\"\r\nx\r\n",
                                                           "1;a\rb\r\nx\r\n",
+                                                          "1;a=\"b\r\nx\r\n",
+                                                          "1;a=\"b\\\"\r\nx\r\n",
                                                           std::string("1;a\0\r\nx\r\n", 10),
                                                           "0000000000000001\r\nx\r\n",
                                                           "ffffffffffffffff\r\n",
