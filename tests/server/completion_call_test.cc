@@ -312,6 +312,30 @@ TEST(CompletionAnswerTest, ScoresEchoedIdsAsEvaluationsReadIt) {
   }
 }
 
+TEST(CompletionAnswerTest, ShowsTheChosenTokenAmongItsAlternatives) {
+  const ApiContext context = toy_context();
+  for (const int num_others : {0, 2}) {
+    const Played played = play(parse(R"({"prompt":"ab","max_tokens":12,"ignore_eos":true,"seed":3,
+                                         "logprobs":)" +
+                                         std::to_string(num_others) + "}",
+                                     context),
+                               context);
+    const json::value& logprobs = played.body.at_pointer("/choices/0/logprobs");
+    const json::array& tokens = logprobs.at("tokens").as_array();
+    ASSERT_EQ(tokens.size(), 12u);
+    size_t num_unlikely = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const json::object& top = logprobs.at("top_logprobs").at(i).as_object();
+      const json::value* chosen = top.if_contains(tokens[i].as_string());
+      ASSERT_NE(chosen, nullptr);
+      EXPECT_EQ(*chosen, logprobs.at("token_logprobs").at(i));
+      EXPECT_GE(top.size(), static_cast<size_t>(std::max(num_others, 1)));
+      num_unlikely += top.size() > static_cast<size_t>(num_others) ? 1 : 0;
+    }
+    EXPECT_GT(num_unlikely, 0u);
+  }
+}
+
 TEST(CompletionAnswerTest, CountsOffsetsInCharactersOfTheText) {
   const ApiContext context = toy_context();
   // é in two tokens, then a token that ends inside of one.

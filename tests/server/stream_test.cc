@@ -242,6 +242,8 @@ TEST(StreamTest, OfGenerateNumbersTheItemsOfAList) {
     num_ends[idx] += event.at("meta_info").at("finish_reason").is_null() ? 0 : 1;
   }
   ASSERT_EQ(texts.size(), 4u);
+  // Every token is told when it comes, whichever completion of a prompt ends first.
+  EXPECT_EQ(played.events.size(), 4u * (6 + 1));
   for (const auto& [idx, text] : texts) {
     EXPECT_EQ(text, played.results[idx / 2].completions[idx % 2].text);
     EXPECT_EQ(num_ends[idx], 1);
