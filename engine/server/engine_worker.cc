@@ -190,6 +190,8 @@ EngineFigures EngineWorker::figures() const {
   return {.num_running = engine_.num_running(),
           .num_waiting = engine_.num_waiting(),
           .num_free_kv_blocks = engine_.num_free_kv_blocks(),
+          .num_cached_kv_blocks = engine_.num_cached_kv_blocks(),
+          .num_idle_kv_blocks = engine_.num_idle_kv_blocks(),
           .counters = engine_.counters()};
 }
 

@@ -135,6 +135,21 @@ TEST_F(EngineLoopTest, ReportsEachStep) {
   EXPECT_GT(loop_->cpu_s(), 0);
 }
 
+TEST_F(EngineLoopTest, TellsWhatThePrefixCacheHolds) {
+  engine_options_.prefix_cache = true;
+  make();
+  loop_->submit(one(make_request("a", std::vector<int32_t>(12, 1), 3)));
+  record_.wait_for_finished(1);
+  const EngineFigures figures = loop_->figures();
+  EXPECT_GE(figures.num_cached_kv_blocks, 3);
+  EXPECT_EQ(figures.num_idle_kv_blocks, figures.num_cached_kv_blocks);
+  EXPECT_EQ(figures.num_free_kv_blocks + figures.num_idle_kv_blocks, limits_.num_kv_blocks);
+  ASSERT_TRUE(loop_->call([](Engine& engine) { engine.flush_prefix_cache(); }));
+  wait_for_commands();
+  loop_->stop();  // what a command changed is known when the thread has gone on
+  EXPECT_EQ(loop_->figures().num_cached_kv_blocks, 0);
+}
+
 TEST_F(EngineLoopTest, TimesCountFromSubmission) {
   make();
   runner_->close();
