@@ -41,6 +41,7 @@ struct ApiLimits {
 /// What parsing needs to know of the model that is served.
 struct ApiContext {
   std::vector<std::string> model_names;         // the first is what answers name; not empty
+  std::string fingerprint;                      // of the program and its lossy modes
   bool accepts_any_model = false;               // else an unknown name is 404 model_not_found
   bool is_strict = false;                       // unknown fields are refused
   const Tokenizer* tokenizer = nullptr;         // null: prompts of token ids only

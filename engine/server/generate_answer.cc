@@ -116,6 +116,8 @@ void GenerateAnswer::append_result(int choice_idx, const RequestResult* result, 
   out += choice.output_ids;
   out += R"(],"meta_info":{"id":)";
   append_json_string(id_of(choice_idx), out);
+  out += R"(,"system_fingerprint":)";
+  append_json_string(settings_.fingerprint, out);
   out += R"(,"finish_reason":)";
   if (result == nullptr) {
     out += "null";

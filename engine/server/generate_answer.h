@@ -32,6 +32,7 @@ struct GenerateRequest {
 
 struct GenerateSettings {
   const Tokenizer* tokenizer = nullptr;
+  std::string fingerprint;  // ApiContext::fingerprint
   bool is_streamed = false;
   bool is_list = false;
   bool has_text_in_logprobs = false;

@@ -16,6 +16,7 @@ ApiCall parse_generate_call(std::string_view body,
   const boost::json::value parsed = parse_json_object(body, context.bounds.max_json_values);
   GenerateFields asked = read_generate_fields(JsonFields(parsed.get_object()), context);
   GenerateSettings settings{.tokenizer = context.tokenizer,
+                            .fingerprint = context.fingerprint,
                             .is_streamed = asked.is_streamed,
                             .is_list = asked.is_list,
                             .has_text_in_logprobs = asked.has_text_in_logprobs,

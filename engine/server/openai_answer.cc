@@ -73,6 +73,8 @@ void OpenAiAnswer::append_head(std::string_view name, std::string& out) const {
   append_json_integer(settings_.identity.created_s, out);
   out += R"(,"model":)";
   append_json_string(settings_.model, out);
+  out += R"(,"system_fingerprint":)";
+  append_json_string(settings_.fingerprint, out);
   out += R"(,"choices":[)";
 }
 

@@ -21,6 +21,7 @@ namespace augur::server {
 struct AnswerSettings {
   CallIdentity identity;
   std::string model;
+  std::string fingerprint;  // ApiContext::fingerprint
   const Tokenizer* tokenizer = nullptr;
   bool is_streamed = false;
   bool has_usage_chunk = false;   // stream_options.include_usage

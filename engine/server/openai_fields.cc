@@ -31,8 +31,8 @@ constexpr std::string_view kUnsupported[] = {
 };
 
 // Labels for whoever keeps accounts; they change no answer.
-void read_labels(const JsonFields& fields) {
-  fields.string("user", kMaxNameBytes);
+void read_labels(const JsonFields& fields, Request& request) {
+  request.tenant = fields.string("user", kMaxNameBytes).value_or("");
   fields.string("safety_identifier", kMaxNameBytes);
   fields.string("prompt_cache_key", kMaxNameBytes);
   fields.object("metadata");
@@ -87,7 +87,7 @@ OpenAiFields read_openai_fields(const JsonFields& fields,
                                 const CallIdentity& identity) {
   OpenAiFields result;
   check_model(fields, context);
-  read_labels(fields);
+  read_labels(fields, result.request);
   fields.refuse(kUnsupported);
   read_scheduling(fields, result.request);
   result.request.sampling = read_sampling(fields, context, ApiDialect::kOpenAi);
@@ -96,6 +96,7 @@ OpenAiFields read_openai_fields(const JsonFields& fields,
   const SamplingParams& sampling = result.request.sampling;
   settings.identity = identity;
   settings.model = context.model_names.front();
+  settings.fingerprint = context.fingerprint;
   settings.tokenizer = context.tokenizer;
   read_stream(fields, settings);
   settings.returns_token_ids = fields.boolean_or("return_token_ids", false);

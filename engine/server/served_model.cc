@@ -80,6 +80,8 @@ ServedModel::ServedModel(const EffectiveConfig& effective, const LoadListener& l
   if (context_.model_names.empty()) {
     context_.model_names.push_back(default_model_name(effective.config));
   }
+  context_.fingerprint = "augur-" AUGUR_VERSION;
+  for (const std::string& mode : lossy_modes_) context_.fingerprint += "+" + mode;
   context_.accepts_any_model = server.accept_any_model;
   context_.is_strict = server.strict_fields;
   context_.tokenizer = tokenizer;
