@@ -190,7 +190,10 @@ class Server:
                 raise AssertionError(f"it ended with status {status} at once:\n{self.stderr()}")
             return re.search(pattern, self.stderr())
 
-        return wait_until(find, f"standard error has {pattern!r}", START_TIMEOUT_S)
+        def missing():
+            return f"standard error has {pattern!r}:\n{self.stderr()[-8000:]}"
+
+        return wait_until(find, missing, START_TIMEOUT_S)
 
 
 class Metrics:
