@@ -24,8 +24,10 @@ from traffic import Traffic, client_loop
 SETTINGS = (
     "execution.max_batch_size=16",
     "server.limits.max_queued_requests=24",
-    # For 1,150 tokens, too few for the batch: sequences are put back and cached blocks given up.
+    # For 1,150 tokens, too few for the batch: cached blocks are given up, and sequences put back
+    # for those that are more urgent.
     "kv_cache.bytes=2MiB",
+    "schedule.policy=priority",
     "server.shutdown_timeout_s=60",
 )
 # By how much memory may differ between the middle and the last third of the time.

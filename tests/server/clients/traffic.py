@@ -211,7 +211,8 @@ class Traffic:
             "seed": self.random.randrange(1 << 40),
         }
         body = body_for(path, text, self.random.randint(1, most_tokens), **sampling)
-        return path, body | {"stream": self.random.random() < 0.5}
+        body |= {"stream": self.random.random() < 0.5, "priority": self.random.choice((0, 0, -1, 5))}
+        return path, body
 
 
 def judge(outcome, *further_reasons):
