@@ -144,6 +144,9 @@ class ManyStreams(unittest.TestCase):
     def setUpClass(cls):
         cls.server = cls.enterClassContext(Server("execution.max_batch_size=32"))
 
+    def num_left_by_clients(self):
+        return self.server.metrics().of("augur_requests_ended_total", cause="client")
+
     def test_a_hundred_at_once_say_what_each_says_alone(self):
         prompts = [f"{name} is" for name in ("Git", "The capital of Japan", "A socket", "Rust")]
         with client_of(self.server) as client:
@@ -164,22 +167,23 @@ class ManyStreams(unittest.TestCase):
         self.server.wait_idle()
 
     def test_closing_a_stream_ends_its_request(self):
-        before = self.server.stats()["requests"]["aborted"]
+        before = self.num_left_by_clients()
         with client_of(self.server) as client:
             stream = complete(client, stream=True, **LONG)
             next(iter(stream))
-            wait_until(lambda: self.server.stats()["requests"]["running"] == 1, "one runs")
+            running = "augur_completions_running"
+            wait_until(lambda: self.server.metrics()[running] == 1, "one runs")
             stream.close()
-            stats = self.server.wait_idle()
-        self.assertEqual(stats["requests"]["aborted"], before + 1)
+            self.server.wait_idle()
+        self.assertEqual(self.num_left_by_clients(), before + 1)
 
     def test_a_client_that_waits_no_longer_ends_its_request(self):
-        before = self.server.stats()["requests"]["aborted"]
+        before = self.num_left_by_clients()
         with client_of(self.server, timeout=0.2) as client:
             with self.assertRaises(openai.APITimeoutError):
                 complete(client, **LONG)
-        stats = self.server.wait_idle()
-        self.assertEqual(stats["requests"]["aborted"], before + 1)
+        self.server.wait_idle()
+        self.assertEqual(self.num_left_by_clients(), before + 1)
 
 
 if __name__ == "__main__":

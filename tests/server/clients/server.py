@@ -28,6 +28,18 @@ START_TIMEOUT_S = 120
 END_TIMEOUT_S = 120
 IDLE_TIMEOUT_S = 60
 
+# name, labels, value of a line of the page that Prometheus reads.
+SAMPLE = re.compile(r"^([\w:]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+# Those that are 0 when nothing is under way.
+BUSY_GAUGES = (
+    "augur_requests",
+    "augur_queued_requests",
+    "augur_queued_prompt_tokens",
+    "augur_completions_running",
+    "augur_completions_waiting",
+    "augur_kv_used_blocks",
+    "augur_open_streams",
+)
 SANITIZER = re.compile(r"(ERROR|WARNING|SUMMARY): \w*Sanitizer|runtime error:")
 
 
@@ -47,7 +59,9 @@ def wait_until(condition, what, timeout_s=IDLE_TIMEOUT_S, poll_s=0.02):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what}")
+            raise AssertionError(
+                f"not within {timeout_s} s: {what() if callable(what) else what}"
+            )
         time.sleep(poll_s)
 
 
@@ -154,12 +168,20 @@ class Server:
             with error:
                 return error.code
 
-    def stats(self):
-        return self.get_json("/stats")
+    def metrics(self):
+        return Metrics(self.get("/metrics"))
 
     def wait_idle(self):
-        """Waits until nothing runs or waits and no KV block is held but by the prefix cache."""
-        return wait_until(lambda: what_is_idle(self.stats()), "the server is idle")
+        """The figures once nothing runs or waits and no KV block is in use."""
+        busy = {}
+
+        def look():
+            metrics = self.metrics()
+            busy.clear()
+            busy.update((name, metrics[name]) for name in BUSY_GAUGES if metrics[name])
+            return None if busy else metrics
+
+        return wait_until(look, lambda: f"the server is idle; {busy}")
 
     def _wait_for_line(self, pattern):
         def find():
@@ -171,9 +193,21 @@ class Server:
         return wait_until(find, f"standard error has {pattern!r}", START_TIMEOUT_S)
 
 
-def what_is_idle(stats):
-    """The figures where nothing is under way, else None."""
-    requests, queue, kv = stats["requests"], stats["queue"], stats["kv"]
-    held = kv["total_blocks"] - kv["free_blocks"] - kv["cached_blocks"]
-    is_busy = requests["running"] or requests["waiting"] or queue["requests"] or queue["tokens"]
-    return None if is_busy or held else stats
+class Metrics:
+    """The figures of one moment."""
+
+    def __init__(self, text):
+        self.samples = [
+            (name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value))
+            for name, labels, value in SAMPLE.findall(text)
+        ]
+
+    def __getitem__(self, name):
+        return self.of(name)
+
+    def of(self, name, **labels):
+        """The sum of the samples of this name and, where given, these labels."""
+        values = [v for n, have, v in self.samples if n == name and labels.items() <= have.items()]
+        if not values:
+            raise AssertionError(f"/metrics has no {name} with {labels}")
+        return sum(values)
