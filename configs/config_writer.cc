@@ -69,11 +69,12 @@ std::string config_help(std::span<const std::string_view> left_out) {
   return out;
 }
 
-std::string config_reference_markdown() {
+std::string config_reference_markdown(bool of_server) {
   EngineConfig defaults;
   const ConfigSchema schema = list_fields(defaults);
   std::string out;
   for (const ConfigSection& section : schema.sections) {
+    if (is_within(section.path, kServerSections) != of_server) continue;
     std::string rows;
     for (const ConfigField& field : schema.fields)
       if (parent_of(field.path) == section.path)

@@ -21,7 +21,8 @@ std::string write_config(const EffectiveConfig& effective,
 /// A line or more per key for --help: key, what it accepts, its default, what it means.
 std::string config_help(std::span<const std::string_view> left_out = {});
 
-/// The same as the Markdown tables of docs/configuration.md.
-std::string config_reference_markdown();
+/// The same as Markdown tables: of kServerSections for docs/server.md, of the others for
+/// docs/configuration.md.
+std::string config_reference_markdown(bool of_server);
 
 }  // namespace augur

@@ -141,6 +141,7 @@ class Service::Impl {
   void stop();
   void tell_loading(double share) { loaded_share_ = share; }
   void tell_watchdog_reports(int64_t count) { num_watchdog_reports_ = count; }
+  static std::vector<RouteInfo> route_infos();
   EngineLoop* loop() { return state_ == ServerState::kLoading ? nullptr : loop_.get(); }
 
  private:
@@ -155,6 +156,7 @@ class Service::Impl {
     bool is_admin;
     bool needs_model;
     void (Impl::*run)(Exchange&&);
+    std::string_view help;
   };
   static std::span<const Route> routes();
 
@@ -245,28 +247,55 @@ Service::Impl::Impl(const EffectiveConfig& effective, ServerMetrics& metrics)
 
 std::span<const Service::Impl::Route> Service::Impl::routes() {
   static constexpr std::array kRoutes{
-      Route{"/health", kGet, false, false, &Impl::health},
-      Route{"/health_generate", kGet, false, true, &Impl::health_generate},
-      Route{"/metrics", kGet, false, false, &Impl::metrics},
-      Route{"/stats", kGet, false, false, &Impl::stats},
-      Route{"/server_info", kGet, false, true, &Impl::server_info},
-      Route{"/get_server_info", kGet, false, true, &Impl::server_info},
-      Route{"/model_info", kGet, false, true, &Impl::model_info},
-      Route{"/get_model_info", kGet, false, true, &Impl::model_info},
-      Route{"/v1/models", kGet, false, true, &Impl::models},
-      Route{"/v1/completions", kPost, false, true, &Impl::completions},
-      Route{"/v1/chat/completions", kPost, false, true, &Impl::chat},
-      Route{"/generate", kPost, false, true, &Impl::generate},
-      Route{"/v1/tokenize", kPost, false, true, &Impl::tokenize},
-      Route{"/tokenize", kPost, false, true, &Impl::tokenize},
-      Route{"/v1/detokenize", kPost, false, true, &Impl::detokenize},
-      Route{"/detokenize", kPost, false, true, &Impl::detokenize},
-      Route{"/flush_cache", kAny, true, true, &Impl::flush_cache},
-      Route{"/start_profile", kPost, true, true, &Impl::start_profile},
-      Route{"/stop_profile", kPost, true, true, &Impl::stop_profile},
-      Route{"/abort_request", kPost, false, true, &Impl::abort_request},
+      Route{"/health", kGet, false, false, &Impl::health,
+            "200 when ready, else 503; the state: ok, loading, draining, failed"},
+      Route{"/health_generate", kGet, false, true, &Impl::health_generate,
+            "the same, proved by a token that the engine generates within 20 s"},
+      Route{"/metrics", kGet, false, false, &Impl::metrics, "figures for Prometheus"},
+      Route{"/stats", kGet, false, false, &Impl::stats,
+            "figures for the page, as JSON (shape: engine/server/stats.h)"},
+      Route{"/server_info", kGet, false, true, &Impl::server_info,
+            "version, model, limits, memory, what the start took, the configuration in effect"},
+      Route{"/get_server_info", kGet, false, true, &Impl::server_info,
+            "the same, for older clients of SGLang"},
+      Route{"/model_info", kGet, false, true, &Impl::model_info,
+            "model path and context, for clients of SGLang"},
+      Route{"/get_model_info", kGet, false, true, &Impl::model_info, "the same, for older ones"},
+      Route{"/v1/models", kGet, false, true, &Impl::models,
+            "the names the model answers to; /v1/models/NAME: one of them"},
+      Route{"/v1/completions", kPost, false, true, &Impl::completions,
+            "completions of texts or token ids ([api.md](api.md))"},
+      Route{"/v1/chat/completions", kPost, false, true, &Impl::chat,
+            "completions of chats ([api.md](api.md))"},
+      Route{"/generate", kPost, false, true, &Impl::generate,
+            "SGLang's native form ([api.md](api.md))"},
+      Route{"/v1/tokenize", kPost, false, true, &Impl::tokenize, "token ids of a text or a chat"},
+      Route{"/tokenize", kPost, false, true, &Impl::tokenize, "the same"},
+      Route{"/v1/detokenize", kPost, false, true, &Impl::detokenize, "text of token ids"},
+      Route{"/detokenize", kPost, false, true, &Impl::detokenize, "the same"},
+      Route{"/flush_cache", kAny, true, true, &Impl::flush_cache,
+            "gives up what the prefix cache holds and nobody uses"},
+      Route{"/start_profile", kPost, true, true, &Impl::start_profile,
+            "begins to record steps and requests: {\"file\", \"num_steps\"}, both optional"},
+      Route{"/stop_profile", kPost, true, true, &Impl::stop_profile,
+            "ends that and writes the trace, for chrome://tracing or Perfetto"},
+      Route{"/abort_request", kPost, false, true, &Impl::abort_request,
+            "ends the request of an id, {\"rid\"}, or all of them, {\"abort_all\": true}, which "
+            "needs an administrator's key"},
   };
   return kRoutes;
+}
+
+std::vector<RouteInfo> Service::Impl::route_infos() {
+  std::vector<RouteInfo> infos;
+  for (const Route& route : routes()) {
+    infos.push_back({route.path,
+                     route.methods == kAny    ? "GET, POST"
+                     : route.methods == kPost ? "POST"
+                                              : "GET",
+                     route.is_admin, route.help});
+  }
+  return infos;
 }
 
 void Service::Impl::handle(HttpRequest&& request, std::shared_ptr<Reply> reply) {
@@ -630,6 +659,10 @@ void Service::Impl::tick() {
     calls_->abort(probe.id, /*owner=*/nullptr);
     return true;
   });
+}
+
+std::vector<RouteInfo> list_routes() {
+  return Service::Impl::route_infos();
 }
 
 Service::Service(const EffectiveConfig& effective, ServerMetrics& metrics)

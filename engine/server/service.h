@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "configs/load_config.h"
@@ -25,6 +26,15 @@ class ServerMetrics;
 /// What sets the prefix cache of an API key apart from those of others: the beginning of
 /// Request::cache_salt.
 std::string salt_of_key(const std::string& key_name);
+
+/// A path that the server answers at, for documentation.
+struct RouteInfo {
+  std::string_view path;
+  std::string_view methods;  // "GET", "POST" or "GET, POST"
+  bool is_admin = false;     // needs the key of an administrator, where there are keys
+  std::string_view help;
+};
+std::vector<RouteInfo> list_routes();
 
 class Service {
  public:
@@ -53,6 +63,7 @@ class Service {
   EngineLoop* loop();
 
  private:
+  friend std::vector<RouteInfo> list_routes();
   class Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -49,11 +49,17 @@ TEST(DefaultYaml, HasACommentAboveEveryKey) {
   }
 }
 
+void expect_page_holds(const std::string& page, const std::string& part) {
+  EXPECT_THAT(read_text(kRoot + page), testing::HasSubstr(part)) << "put this in " << page << ":\n"
+                                                                 << part;
+}
+
 TEST(ConfigurationPage, HoldsTheTablesOfTheStructs) {
-  const std::string page = read_text(kRoot + "/docs/configuration.md");
-  EXPECT_THAT(page, testing::HasSubstr(config_reference_markdown()))
-      << "put this in docs/configuration.md:\n"
-      << config_reference_markdown();
+  expect_page_holds("/docs/configuration.md", config_reference_markdown(/*of_server=*/false));
+}
+
+TEST(ServerPage, HoldsTheTablesOfTheStructs) {
+  expect_page_holds("/docs/server.md", config_reference_markdown(/*of_server=*/true));
 }
 
 }  // namespace
