@@ -234,7 +234,7 @@ struct PrefetchConfig {
 
 struct KvCacheConfig {
   KvDtypeChoice dtype = KvDtypeChoice::kAuto;
-  int64_t block_size = 64;
+  int64_t block_size = 0;
   int64_t bytes = 0;
   int64_t max_context = 0;
   bool prefix_cache = true;
@@ -244,8 +244,10 @@ struct KvCacheConfig {
     visit("dtype", &KvCacheConfig::dtype,
           "what keys and values are kept in; int8, on a CPU only, takes half the memory and is "
           "lossy: answers change slightly; auto: the backend's own, bf16");
-    visit("block_size", &KvCacheConfig::block_size, "positions in one block of the KV cache",
-          between(16, 1024, 16));
+    visit("block_size", &KvCacheConfig::block_size,
+          "positions in one block of the KV cache, the unit in which requests share it; 0: 16 on a "
+          "CPU, 32 on a CUDA device",
+          between(0, 1024, 16));
     visit("bytes", &KvCacheConfig::bytes,
           "memory for the KV cache; 0: enough for max_batch_size sequences of max_context, as "
           "far as free memory goes",

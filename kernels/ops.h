@@ -345,6 +345,9 @@ class Ops {
   virtual int64_t own_bytes() const { return int64_t{128} << 20; }
 
   virtual int64_t default_tokens_per_step() const { return 2048; }
+  /// Positions of a KV block. Requests that begin alike share whole blocks, so small ones share more;
+  /// attention may be slower for it.
+  virtual int default_kv_block_size() const { return 16; }
   /// What a step's activations and scratch may take, and a chunk of logits: past some size more
   /// rows bring no speed, and on a CPU they leave the caches.
   virtual int64_t max_step_bytes() const { return int64_t{128} << 20; }

@@ -53,7 +53,8 @@ ModelRunner::Limits plan_limits(const EngineConfig& config,
                                 const Ops& ops,
                                 int64_t memory_for_kv_bytes) {
   ModelRunner::Limits limits;
-  limits.block_size = static_cast<int>(config.kv_cache.block_size);
+  limits.block_size = config.kv_cache.block_size > 0 ? static_cast<int>(config.kv_cache.block_size)
+                                                     : ops.default_kv_block_size();
   limits.kv_format = kv_format(config.kv_cache.dtype, ops);
   limits.vocab_size = model.vocab_size;
   if (config.cache.experts.low_bit.enabled) limits.num_low_bit_experts = model.moe.num_experts;

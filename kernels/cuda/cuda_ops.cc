@@ -84,6 +84,8 @@ class CudaOps final : public Ops {
   bool uses_host_memory() const override { return false; }
   int64_t own_bytes() const override { return int64_t{512} << 20; }
   int64_t default_tokens_per_step() const override { return 8192; }
+  // Measured on an H200: prompts of 8192 tokens take 1.4 % longer than with 64, with 16 4.9 %.
+  int default_kv_block_size() const override { return 32; }
   int64_t max_step_bytes() const override { return int64_t{4} << 30; }
   int64_t max_logit_bytes() const override { return int64_t{256} << 20; }
 

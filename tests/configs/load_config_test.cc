@@ -62,7 +62,7 @@ TEST(LoadConfig, ErrorsNameTheOption) {
             "--set kv_cache.blocksize=32: unknown key \"kv_cache.blocksize\"; did you mean "
             "\"kv_cache.block_size\"?");
   EXPECT_EQ(error_of({"kv_cache.block_size=7"}),
-            "--set kv_cache.block_size=7: found \"7\", accepted: a multiple of 16 from 16 to "
+            "--set kv_cache.block_size=7: found \"7\", accepted: a multiple of 16 from 0 to "
             "1024");
   EXPECT_THAT(error_of({"kv_cache=7"}), testing::HasSubstr("holds several keys"));
   EXPECT_THAT(error_of({"kv_cache.bytes"}), testing::HasSubstr("accepted: KEY=VALUE"));

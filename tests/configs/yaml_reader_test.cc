@@ -111,7 +111,7 @@ TEST(YamlReader, RefusesWrongTypesWithFoundAndAccepted) {
 
 TEST(YamlReader, RefusesNumbersOutOfRange) {
   EXPECT_THAT(error_of("kv_cache: {block_size: 24}"),
-              testing::HasSubstr("found \"24\", accepted: a multiple of 16 from 16 to 1024"));
+              testing::HasSubstr("found \"24\", accepted: a multiple of 16 from 0 to 1024"));
   EXPECT_THAT(error_of("execution: {max_batch_size: 0}"), testing::HasSubstr("from 1 to 65536"));
   EXPECT_THAT(error_of("execution: {num_threads: -1}"), testing::HasSubstr("found \"-1\""));
   EXPECT_THAT(error_of("execution: {num_threads: 99999999999999999999}"),
