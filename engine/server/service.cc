@@ -459,28 +459,33 @@ void Service::Impl::call(Exchange&& exchange, std::string_view id_prefix, ParseC
   require_json(exchange.request);
   auto shared = std::make_shared<Exchange>(std::move(exchange));
   const CallIdentity identity{make_id(id_prefix), now_s()};
-  boost::asio::post(workers_, [this, shared, identity, parse] {
+  // A reply belongs to the server's thread: its last pointer must go there, and so is handed on
+  // whole.
+  boost::asio::post(workers_, [this, shared, identity, parse]() mutable {
     // Lambdas that are copied hold what is moved: through a pointer.
     auto parsed = std::make_shared<ApiCall>();
     try {
       *parsed = parse(shared->request.body, model_->context(), identity);
       own_requests(*parsed, shared->request);
     } catch (const ApiError& error) {
-      return server_->post([this, shared, error] { refuse_call(*shared, error); });
+      return server_->post(
+          [this, shared = std::move(shared), error] { refuse_call(*shared, error); });
     } catch (const std::exception& error) {
       log_error("{}: {}", shared->request.path, error.what());
-      return server_->post([this, shared] { refuse_call(*shared, internal_error()); });
+      return server_->post(
+          [this, shared = std::move(shared)] { refuse_call(*shared, internal_error()); });
     }
     shared->request.body = {};  // of no use any more, and up to the limit of a body
-    server_->post(
-        [this, shared, identity, parsed] { start_call(std::move(*parsed), identity.id, *shared); });
+    server_->post([this, shared = std::move(shared), identity, parsed] {
+      start_call(std::move(*parsed), identity.id, *shared);
+    });
   });
 }
 
 void Service::Impl::convert(Exchange&& exchange, MakeBody make) {
   require_json(exchange.request);
   auto shared = std::make_shared<Exchange>(std::move(exchange));
-  boost::asio::post(workers_, [this, shared, make] {
+  boost::asio::post(workers_, [this, shared, make]() mutable {
     HttpResponse response;
     try {
       response.body = make(shared->request.body, model_->context());
@@ -491,7 +496,9 @@ void Service::Impl::convert(Exchange&& exchange, MakeBody make) {
       response = error_response(internal_error());
     }
     auto answer = std::make_shared<HttpResponse>(std::move(response));
-    server_->post([this, shared, answer] { respond(*shared->reply, std::move(*answer)); });
+    server_->post([this, shared = std::move(shared), answer] {
+      respond(*shared->reply, std::move(*answer));
+    });
   });
 }
 
@@ -517,9 +524,9 @@ void Service::Impl::own_requests(ApiCall& parsed, const HttpRequest& request) co
 
 void Service::Impl::flush_cache(Exchange&& exchange) {
   auto reply = std::move(exchange.reply);
-  const bool is_running = loop_->call([this, reply](Engine& engine) {
+  const bool is_running = loop_->call([this, reply](Engine& engine) mutable {
     const int64_t num_blocks = engine.flush_prefix_cache();
-    server_->post([this, reply, num_blocks] {
+    server_->post([this, reply = std::move(reply), num_blocks] {
       respond(*reply, {.body = fmt::format(R"({{"status":"ok","freed_blocks":{}}})", num_blocks)});
     });
   });
@@ -595,8 +602,8 @@ void Service::Impl::start_profile(Exchange&& exchange) {
 }
 
 void Service::Impl::stop_profile(Exchange&& exchange) {
-  trace_.stop([this, reply = std::move(exchange.reply)](const StepTrace::Written& written) {
-    server_->post([this, reply, written] {
+  trace_.stop([this, reply = std::move(exchange.reply)](const StepTrace::Written& written) mutable {
+    server_->post([this, reply = std::move(reply), written] {
       if (written.outcome != StepTrace::Outcome::kDone) {
         return refuse(*reply, profile_error(written.outcome, written.error));
       }

@@ -8,6 +8,7 @@ compared with. Leaving the block ends the server with SIGTERM and fails unless i
 0 and nothing of a sanitizer on its standard error. Only the process started here is signalled.
 """
 
+import functools
 import json
 import os
 import re
@@ -49,6 +50,13 @@ def program(variable):
     if not os.access(path, os.X_OK):
         raise RuntimeError(f"{variable} is {path!r}; set it to the program, build/release/tools/...")
     return path
+
+
+@functools.cache
+def is_sanitized():
+    """Whether the server was built under a sanitizer: their runtimes' names are in it."""
+    content = Path(program("AUGUR_SERVER")).read_bytes()
+    return b"__asan_init" in content or b"__tsan_init" in content
 
 
 def wait_until(condition, what, timeout_s=IDLE_TIMEOUT_S, poll_s=0.02):

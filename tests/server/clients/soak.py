@@ -18,7 +18,7 @@ import sys
 import time
 
 from load import session
-from server import Server, program, wait_until
+from server import Server, is_sanitized, wait_until
 from traffic import Traffic, client_loop
 
 SETTINGS = (
@@ -44,13 +44,6 @@ def resident_bytes(pid):
 
 def num_descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def is_sanitized(path):
-    """Whether the program was built under a sanitizer: their runtimes' names are in it."""
-    with open(path, "rb") as file:
-        content = file.read()
-    return b"__asan_init" in content or b"__tsan_init" in content
 
 
 class Soak:
@@ -116,7 +109,7 @@ class Soak:
             return
         middle, last = statistics.median(middle), statistics.median(last)
         print(f"memory: {middle / 2**20:.1f} MiB, later {last / 2**20:.1f} MiB")
-        is_checked = seconds >= SECONDS_FOR_MEMORY and not is_sanitized(program("AUGUR_SERVER"))
+        is_checked = seconds >= SECONDS_FOR_MEMORY and not is_sanitized()
         if is_checked and last > middle * MEMORY_SHARE + MEMORY_SLACK_BYTES:
             self.failures.append("memory grows")
 
