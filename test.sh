@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test: release, then each benchmark and each fuzz
-# target for a moment, what runs beside the model's thread under ThreadSanitizer, and every test
-# again under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Installs what is missing, builds, and runs every test: release, with clients from PyPI and a browser,
+# then each benchmark and each fuzz target for a moment, what runs beside the model's thread and the
+# server under ThreadSanitizer, and every test again under AddressSanitizer and
+# UndefinedBehaviorSanitizer.
 #   ./test.sh          all of it
 #   ./test.sh release  only the release build's tests
 set -euo pipefail
 cd "$(dirname "$0")"
 
 ./tools/install_deps.sh --test
+tests/server/clients/environment.sh >/dev/null
 jobs=$(nproc)
 
 echo "== release"
@@ -22,13 +24,19 @@ tools/run_benches.sh --brief
 echo "== fuzz targets, a moment each"
 tools/run_fuzzers.sh 5
 
-echo "== ThreadSanitizer: the pool, the loader and the route cache"
+echo "== ThreadSanitizer: the pool, the loader, the route cache and the server"
 cmake --preset tsan >/dev/null
-cmake --build build/tsan --target augur_cache_test augur_prefetch_test
-build/tsan/tests/cache/augur_cache_test --gtest_brief=1
-build/tsan/tests/prefetch/augur_prefetch_test --gtest_brief=1
+cmake --build build/tsan --target augur_cache_test augur_prefetch_test augur_server_http_test \
+  augur_server_loop_test augur_server_metrics_test augur_server_service_test augur-server
+for test in cache/augur_cache prefetch/augur_prefetch server/augur_server_{http,loop,metrics,service}; do
+  "build/tsan/tests/${test}_test" --gtest_brief=1
+done
+AUGUR_SERVER=build/tsan/tools/augur-server \
+  tests/server/clients/run_test.sh soak.py --seconds 15 --clients 16
 
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer"
 cmake --preset asan >/dev/null
 cmake --build build/asan
-ctest --test-dir build/asan --output-on-failure -j "$jobs" --timeout 900 --no-tests=error
+# Of the clients only the soak: the others ask for nothing that it does not.
+ctest --test-dir build/asan --output-on-failure -j "$jobs" --timeout 900 --no-tests=error -LE clients
+ctest --test-dir build/asan --output-on-failure --timeout 900 --no-tests=error -R '^clients\.soak$'
