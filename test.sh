@@ -8,6 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 ./tools/install_deps.sh --test
+tests/server/clients/environment.sh >/dev/null
 jobs=$(nproc)
 
 echo "== release"
@@ -27,6 +28,11 @@ cmake --preset tsan >/dev/null
 cmake --build build/tsan --target augur_cache_test augur_prefetch_test
 build/tsan/tests/cache/augur_cache_test --gtest_brief=1
 build/tsan/tests/prefetch/augur_prefetch_test --gtest_brief=1
+
+echo "== ThreadSanitizer: the server in mixed traffic"
+cmake --build build/tsan --target augur-server
+build/clients-venv/bin/python tests/server/clients/soak.py --seconds 15 --clients 24 \
+  --server build/tsan/tools/augur-server
 
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer"
 cmake --preset asan >/dev/null
