@@ -34,6 +34,11 @@ done
 AUGUR_SERVER=build/tsan/tools/augur-server \
   tests/server/clients/run_test.sh soak.py --seconds 15 --clients 16
 
+echo "== ThreadSanitizer: the server in mixed traffic"
+cmake --build build/tsan --target augur-server
+build/clients-venv/bin/python tests/server/clients/soak.py --seconds 15 --clients 24 \
+  --server build/tsan/tools/augur-server
+
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer"
 cmake --preset asan >/dev/null
 cmake --build build/asan

@@ -13,7 +13,7 @@ build=(
 )
 test=(
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-jinja2 python3-venv clang-14
-  libclang-rt-14-dev chromium
+  libclang-rt-14-dev chromium curl
 )
 
 wanted=("${build[@]}")

@@ -51,7 +51,8 @@ if ! install >"$log" 2>&1; then
 The clients could not be installed, so that the client tests cannot run. Tried:
   python3 -m venv $venv   (Debian: python3-venv; $(python3 --version 2>&1))
   pip install -r tests/server/clients/requirements.txt -c tests/server/clients/constraints.txt
-    from $(python3 -m pip config get global.index-url 2>/dev/null || echo https://pypi.org/simple)
+    from ${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null ||
+      echo https://pypi.org/simple)}
 The whole output is in $log.
 MESSAGE
   exit 1
