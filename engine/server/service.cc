@@ -185,6 +185,7 @@ class Service::Impl {
   void tokenize(Exchange&& exchange) { convert(std::move(exchange), server::tokenize); }
   void detokenize(Exchange&& exchange) { convert(std::move(exchange), server::detokenize); }
   void flush_cache(Exchange&& exchange);
+  void answer_flushes(std::optional<int64_t> num_blocks);
   void abort_request(Exchange&& exchange);
   void start_profile(Exchange&& exchange);
   void stop_profile(Exchange&& exchange);
@@ -227,6 +228,9 @@ class Service::Impl {
     Clock::time_point deadline;
   };
   std::vector<Probe> probes_;
+  // Who waits for /flush_cache. Kept here, since a reply must go on this thread, and an engine that
+  // fails drops what it was asked on its own.
+  std::vector<std::shared_ptr<Reply>> flushes_;
   std::optional<IntervalLog> interval_log_;
   Clock::time_point logged_;
 
@@ -523,14 +527,21 @@ void Service::Impl::own_requests(ApiCall& parsed, const HttpRequest& request) co
 }
 
 void Service::Impl::flush_cache(Exchange&& exchange) {
-  auto reply = std::move(exchange.reply);
-  const bool is_running = loop_->call([this, reply](Engine& engine) mutable {
+  flushes_.push_back(std::move(exchange.reply));
+  loop_->call([this](Engine& engine) {
     const int64_t num_blocks = engine.flush_prefix_cache();
-    server_->post([this, reply = std::move(reply), num_blocks] {
-      respond(*reply, {.body = fmt::format(R"({{"status":"ok","freed_blocks":{}}})", num_blocks)});
-    });
+    server_->post([this, num_blocks] { answer_flushes(num_blocks); });
   });
-  if (!is_running) refuse(*reply, engine_failed());
+}
+
+void Service::Impl::answer_flushes(std::optional<int64_t> num_blocks) {
+  for (const std::shared_ptr<Reply>& reply : std::exchange(flushes_, {})) {
+    if (!num_blocks) {
+      refuse(*reply, engine_failed());
+      continue;
+    }
+    respond(*reply, {.body = fmt::format(R"({{"status":"ok","freed_blocks":{}}})", *num_blocks)});
+  }
 }
 
 void Service::Impl::abort_request(Exchange&& exchange) {
@@ -653,6 +664,7 @@ void Service::Impl::tick_until_stopped() {
 
 void Service::Impl::tick() {
   snapshots_->tick();
+  if (loop_->is_dead()) answer_flushes(std::nullopt);
   const Clock::time_point now = Clock::now();
   const double interval_s = effective_.config.metrics.log_interval_s;
   if (interval_s > 0 && now - logged_ >= std::chrono::duration<double>(interval_s)) {
