@@ -19,6 +19,7 @@ struct ServerLimitsConfig {
   int64_t max_connections = 4096;
   int64_t max_header_bytes = 16 << 10;
   int64_t max_body_bytes = 32 << 20;
+  int64_t max_bodies_bytes = int64_t{1} << 30;
   int64_t max_stream_buffer_bytes = 1 << 20;
   double header_timeout_s = 10;
   double body_timeout_s = 60;
@@ -44,6 +45,9 @@ struct ServerLimitsConfig {
           FieldRule{.min = 1024, .max = 1 << 20, .is_bytes = true});
     visit("max_body_bytes", &Limits::max_body_bytes, "of a request's body",
           FieldRule{.min = 1024, .max = int64_t{1} << 30, .is_bytes = true});
+    visit("max_bodies_bytes", &Limits::max_bodies_bytes,
+          "of all bodies that are being read or parsed; over it: 503 server_is_overloaded",
+          FieldRule{.min = 1024, .max = int64_t{1} << 40, .is_bytes = true});
     visit("max_stream_buffer_bytes", &Limits::max_stream_buffer_bytes,
           "what a client may leave unread of a streamed answer before it is disconnected",
           FieldRule{.min = 4096, .max = int64_t{1} << 30, .is_bytes = true});

@@ -106,6 +106,7 @@ HttpOptions http_options(const ServerConfig& config) {
                       .max_connections = limits.max_connections,
                       .max_header_bytes = limits.max_header_bytes,
                       .max_body_bytes = limits.max_body_bytes,
+                      .max_bodies_bytes = limits.max_bodies_bytes,
                       .max_stream_buffer_bytes = limits.max_stream_buffer_bytes,
                       .header_timeout = milliseconds(limits.header_timeout_s),
                       .body_timeout = milliseconds(limits.body_timeout_s),

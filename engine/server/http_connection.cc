@@ -27,6 +27,13 @@ bool is_request_id(std::string_view id) {
          std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < '\x7f'; });
 }
 
+ApiError too_many_bodies() {
+  ApiError error(503, "server_error", "server_is_overloaded", "",
+                 "the server is reading as much as it has room for");
+  error.retry_after_s = 1;
+  return error;
+}
+
 ApiError timed_out(std::string_view what, std::chrono::milliseconds limit) {
   return {408, "invalid_request_error", "request_timeout", "",
           fmt::format("the request's {} took longer than {} ms", what, limit.count())};
@@ -78,6 +85,7 @@ void HttpConnection::take(std::string_view bytes) {
     bytes.remove_prefix(parser_.feed(bytes));
     if (parser_.state() == HttpParser::State::kFailed) return refuse_request(parser_.error());
     note_progress(before);
+    if (!holds_body()) return refuse_request(too_many_bodies());
     if (parser_.state() >= HttpParser::State::kBody && !std::exchange(is_head_checked_, true)) {
       check_head(/*is_body_here=*/!bytes.empty());
     }
@@ -87,6 +95,13 @@ void HttpConnection::take(std::string_view bytes) {
     }
   }
   if (state_ == State::kReading) wait_readable();
+}
+
+bool HttpConnection::holds_body() {
+  const int64_t num_bytes = std::ssize(parser_.body());
+  if (num_bytes == 0) return true;
+  if (!body_hold_) body_hold_ = BodyBudget::Hold(shared_.bodies);
+  return body_hold_.resize(num_bytes);
 }
 
 void HttpConnection::note_progress(HttpParser::State before) {
@@ -156,6 +171,7 @@ HttpRequest HttpConnection::make_request() {
   request.query = head.target.query;
   request.content_type = head.content_type;
   request.body = std::move(parser_.body());
+  request.body_hold = std::move(body_hold_);
   request.request_id = request_id_;
   if (key_ != nullptr) request.key_name = key_->name;
   request.is_admin = shared_.keys == nullptr || (key_ != nullptr && key_->is_admin);
@@ -329,6 +345,7 @@ void HttpConnection::on_sent() {
   if (closes_ || shared_.is_stopping) return linger();
   state_ = State::kReading;
   parser_.reset();
+  body_hold_.release();
   is_head_checked_ = false;
   deadline_ = Clock::now() + shared_.options.idle_timeout;
   take(std::exchange(unparsed_, {}));

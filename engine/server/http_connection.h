@@ -59,6 +59,7 @@ class HttpShared {
   boost::asio::io_context io{/*concurrency_hint=*/1};
   CloseWatch close_watch;
   HttpCounters counters;
+  const BodyBudget bodies{options.max_bodies_bytes};
   HttpDate date;
   std::unordered_map<uint64_t, std::shared_ptr<HttpConnection>> connections;
   std::vector<char> read_buffer;  // of whichever connection reads
@@ -112,6 +113,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void wait_readable();
   void on_readable();
   void take(std::string_view bytes);
+  /// Whether there is room for the body as far as it is there.
+  bool holds_body();
   void note_progress(HttpParser::State before);
   void check_head(bool is_body_here);
   const ApiKey* find_key() const;
@@ -144,6 +147,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool is_peer_closed_ = false;
 
   HttpParser parser_;
+  BodyBudget::Hold body_hold_;  // of what the parser has of a body
   bool is_waiting_readable_ = false;
   bool is_head_checked_ = false;
   std::string unparsed_;  // read together with the request that is being answered

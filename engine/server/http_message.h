@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/server/body_budget.h"
+
 namespace augur::server {
 
 /// A whole request that passed the limits and the key check.
@@ -16,6 +18,7 @@ struct HttpRequest {
   std::string query;         // what followed '?', as it was
   std::string content_type;  // lower case, without parameters: "application/json"
   std::string body;
+  BodyBudget::Hold body_hold;  // for as long as the body is kept
   std::string
       request_id;         // X-Request-Id where it is 1 to 128 printable ASCII characters, else made
   std::string key_name;   // of the API key that let it in; empty where no keys are configured

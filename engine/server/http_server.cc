@@ -35,6 +35,7 @@ void check_options(const HttpOptions& options) {
   check(options.max_connections > 0, "max_connections");
   check(options.max_header_bytes > 0 && options.max_header_bytes <= 1 << 30, "max_header_bytes");
   check(options.max_body_bytes > 0, "max_body_bytes");
+  check(options.max_bodies_bytes > 0, "max_bodies_bytes");
   check(options.max_stream_buffer_bytes > 0, "max_stream_buffer_bytes");
   check(options.header_timeout.count() > 0, "header_timeout");
   check(options.body_timeout.count() > 0, "body_timeout");

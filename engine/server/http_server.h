@@ -31,6 +31,7 @@ struct HttpOptions {
   int64_t max_connections = 4096;
   int64_t max_header_bytes = 16 << 10;
   int64_t max_body_bytes = 32 << 20;
+  int64_t max_bodies_bytes = int64_t{1} << 30;  // all that are read or parsed at a time
   int64_t max_stream_buffer_bytes = 1 << 20;
   std::chrono::milliseconds header_timeout{
       10'000};  // from a request's first byte to its header's end

@@ -479,7 +479,8 @@ void Service::Impl::call(Exchange&& exchange, std::string_view id_prefix, ParseC
       return server_->post(
           [this, shared = std::move(shared)] { refuse_call(*shared, internal_error()); });
     }
-    shared->request.body = {};  // of no use any more, and up to the limit of a body
+    shared->request.body = {};  // of no use any more
+    shared->request.body_hold.release();
     server_->post([this, shared = std::move(shared), identity, parsed] {
       start_call(std::move(*parsed), identity.id, *shared);
     });

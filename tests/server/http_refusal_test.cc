@@ -42,6 +42,28 @@ RawResponse refusal_of(RunningServer& server, const std::string& bytes) {
   return response;
 }
 
+TEST(HttpRefusal, BoundsTheBodiesOfAllConnectionsTogether) {
+  HttpOptions options = small_limits();
+  options.max_bodies_bytes = 6000;
+  Held held;
+  RunningServer server(held.handler(), options);
+  const std::string request =
+      "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4000\r\n\r\n" + std::string(4000, 'x');
+  RawClient first(server.port());
+  first.send(request);
+  ASSERT_TRUE(
+      server.eventually([](const HttpCounters& counters) { return counters.requests == 1; }));
+  const RawResponse refused = refusal_of(server, request);
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr("server_is_overloaded"));
+  EXPECT_EQ(refused.header("retry-after"), "1");
+  server.on_thread([&] { held.requests.clear(); });  // whoever parsed it is done
+  RawClient third(server.port());
+  third.send(request);
+  EXPECT_TRUE(
+      server.eventually([](const HttpCounters& counters) { return counters.requests == 2; }));
+}
+
 TEST(HttpRefusal, AnswersMalformedRequestsAndCloses) {
   RunningServer server(echo, small_limits());
   const std::string smuggled =
