@@ -199,7 +199,8 @@ constexpr std::string_view kMediumModel = R"({
   "num_experts_per_tok": 4, "norm_topk_prob": true, "rope_theta": 1000000.0
 })";
 
-// What a person is promised: the weights, the cache as planned, and 200 MB for all the rest.
+// What a person is promised: the weights, the cache as planned (which the prefix cache fills), and
+// 200 MB for all the rest, with 50 more for the libraries of CUDA where they are linked.
 TEST_F(ProgramTest, StaysWithinItsMemory) {
   if (kIsSanitized) GTEST_SKIP() << "a sanitizer needs memory of its own";
   const RandomCheckpointReport checkpoint =
@@ -224,7 +225,7 @@ TEST_F(ProgramTest, StaysWithinItsMemory) {
   wait4(child, &status, 0, &usage);
   ASSERT_EQ(status, 0) << folder_.read("stderr");
   const int64_t kv_bytes = int64_t{64} << 20;
-  EXPECT_LT(usage.ru_maxrss * int64_t{1024}, checkpoint.num_bytes + kv_bytes + 200'000'000);
+  EXPECT_LT(usage.ru_maxrss * int64_t{1024}, checkpoint.num_bytes + kv_bytes + 250'000'000);
 }
 
 /// A third of the demo model's 192 experts.
