@@ -110,6 +110,8 @@ std::string describe(const json::value& value) {
       return "an object";
     case json::kind::string:
       return "the string \"" + cut(value.get_string()) + "\"";
+    case json::kind::double_:
+      return fmt::format("{}", value.get_double());
     default:
       return json::serialize(value);
   }
