@@ -152,6 +152,12 @@ TEST(JsonFieldsTest, RefusesUnsupportedFieldsOnlyWhereTheyAskForSomething) {
   }
 }
 
+TEST(JsonFieldsTest, WritesNumbersAsPeopleDo) {
+  EXPECT_EQ(describe(json::value(1.5)), "1.5");
+  EXPECT_EQ(describe(json::value(1e308)), "1e+308");
+  EXPECT_EQ(describe(json::value(-7)), "-7");
+}
+
 TEST(JsonFieldsTest, CutsLongTextInMessagesBetweenCharacters) {
   std::string long_text = "x";
   for (int i = 0; i < 100; ++i) long_text += "\u00e9";
