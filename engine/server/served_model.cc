@@ -131,15 +131,9 @@ int64_t ServedModel::kv_capacity() const {
   return limits.num_kv_blocks * limits.block_size;
 }
 
-EngineSnapshot ServedModel::snapshot(bool with_experts) const {
-  EngineSnapshot snapshot;
-  snapshot.counters = engine_->counters();
-  snapshot.num_running = engine_->num_running();
-  snapshot.num_waiting = engine_->num_waiting();
-  snapshot.num_kv_blocks = model_->decoder->limits().num_kv_blocks;
-  snapshot.num_free_kv_blocks = engine_->num_free_kv_blocks();
-  snapshot.num_cached_kv_blocks = engine_->num_cached_kv_blocks();
-  std::vector<Metric>& metrics = snapshot.expert_metrics;
+ExpertSnapshot ServedModel::snapshot(bool with_experts) const {
+  ExpertSnapshot snapshot;
+  std::vector<Metric>& metrics = snapshot.metrics;
   if (const ExpertMemory* const memory = model_->weights.expert_memory.get()) {
     const ExpertView view = view_of(*memory, model_->config());
     append_expert_metrics(view, metrics);

@@ -20,15 +20,9 @@
 
 namespace augur::server {
 
-/// What the engine says of itself between two steps.
-struct EngineSnapshot {
-  EngineCounters counters;
-  int64_t num_running = 0;  // sequences
-  int64_t num_waiting = 0;
-  int64_t num_kv_blocks = 0;
-  int64_t num_free_kv_blocks = 0;
-  int64_t num_cached_kv_blocks = 0;
-  std::vector<Metric> expert_metrics;  // of expert memory, low-bit copies and the route cache
+/// What is to be told of experts between two steps. The rest is in EngineLoop::figures().
+struct ExpertSnapshot {
+  std::vector<Metric> metrics;         // of expert memory, low-bit copies and the route cache
   std::optional<ExpertStats> experts;  // where asked for and a pool is there
 };
 
@@ -56,7 +50,7 @@ class ServedModel {
   int64_t kv_capacity() const;
 
   /// On the thread that owns the engine, between steps.
-  EngineSnapshot snapshot(bool with_experts) const;
+  ExpertSnapshot snapshot(bool with_experts) const;
 
  private:
   std::unique_ptr<LoadedModel> model_;

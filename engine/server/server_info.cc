@@ -44,7 +44,7 @@ json::object config_object(const EffectiveConfig& effective) {
 
 std::string server_info_body(const EffectiveConfig& effective,
                              const ServedModel& served,
-                             const EngineSnapshot& snapshot) {
+                             const EngineFigures& figures) {
   const LoadedModel& model = served.model();
   json::object body;
   body["version"] = AUGUR_VERSION;
@@ -61,11 +61,11 @@ std::string server_info_body(const EffectiveConfig& effective,
   json::object& phases = body["startup_seconds"].emplace_object();
   for (const PhaseTime& phase : served.phases()) phases[phase.name] = phase.seconds;
   json::object& counters = body["engine"].emplace_object();
-  counters["num_running"] = snapshot.num_running;
-  counters["num_waiting"] = snapshot.num_waiting;
-  counters["num_steps"] = snapshot.counters.num_steps;
-  counters["num_free_kv_blocks"] = snapshot.num_free_kv_blocks;
-  counters["num_cached_kv_blocks"] = snapshot.num_cached_kv_blocks;
+  counters["num_running"] = figures.num_running;
+  counters["num_waiting"] = figures.num_waiting;
+  counters["num_steps"] = figures.counters.num_steps;
+  counters["num_free_kv_blocks"] = figures.num_free_kv_blocks;
+  counters["num_cached_kv_blocks"] = figures.num_cached_kv_blocks;
   body["internal_states"].emplace_array().push_back(internal_state(served.context().limits));
   body["config"] = config_object(effective);
   return json::serialize(body);

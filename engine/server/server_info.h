@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "configs/load_config.h"
+#include "engine/server/engine_loop.h"
 #include "engine/server/served_model.h"
 
 namespace augur::server {
@@ -14,7 +15,7 @@ namespace augur::server {
 /// in effect (nothing of it is secret: keys are in a file of their own).
 std::string server_info_body(const EffectiveConfig& effective,
                              const ServedModel& model,
-                             const EngineSnapshot& snapshot);
+                             const EngineFigures& figures);
 
 /// Settings that tell servers apart, as labels of a metric.
 std::vector<std::pair<std::string, std::string>> config_info(const EffectiveConfig& effective,

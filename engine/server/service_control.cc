@@ -40,29 +40,29 @@ double thread_cpu_s() {
 }  // namespace
 
 void Service::Impl::metrics(Exchange&& exchange) {
-  const auto answer = [this](Reply& reply, const EngineSnapshot* snapshot) {
+  const auto answer = [this](Reply& reply, const ExpertSnapshot* snapshot) {
     respond(reply, {.content_type = std::string(ServerMetrics::kContentType),
                     .body = metrics_.text(metrics_now(snapshot))});
   };
   if (state() == ServerState::kLoading) return answer(*exchange.reply, nullptr);
   snapshots_->ask(false, [answer, reply = std::move(exchange.reply)](
-                             const EngineSnapshot& snapshot) { answer(*reply, &snapshot); });
+                             const ExpertSnapshot& snapshot) { answer(*reply, &snapshot); });
 }
 
-MetricsSnapshot Service::Impl::metrics_now(const EngineSnapshot* snapshot) const {
+MetricsSnapshot Service::Impl::metrics_now(const ExpertSnapshot* snapshot) const {
   MetricsSnapshot now;
   now.http = server_->counters();
   now.cpu_s.emplace_back("http", thread_cpu_s());
   if (snapshot == nullptr) return now;
   now.engine = loop_->figures();
-  now.num_kv_blocks = snapshot->num_kv_blocks;
+  now.num_kv_blocks = model_->context().limits.num_kv_blocks;
   now.num_requests = loop_->num_requests();
   now.num_queued_requests = loop_->num_queued_requests();
   now.num_queued_tokens = loop_->num_queued_tokens();
   now.num_open_streams = calls_->num_open_streams();
   now.num_watchdog_reports = num_watchdog_reports_;
   now.cpu_s.emplace_back("engine", loop_->cpu_s());
-  now.more = snapshot->expert_metrics;
+  now.more = snapshot->metrics;
   return now;
 }
 
@@ -70,12 +70,12 @@ void Service::Impl::stats(Exchange&& exchange) {
   if (state() == ServerState::kLoading) {
     return respond(*exchange.reply, {.body = to_json(stats_now(nullptr))});
   }
-  snapshots_->ask(true, [this, reply = std::move(exchange.reply)](const EngineSnapshot& snapshot) {
+  snapshots_->ask(true, [this, reply = std::move(exchange.reply)](const ExpertSnapshot& snapshot) {
     respond(*reply, {.body = to_json(stats_now(&snapshot))});
   });
 }
 
-Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
+Stats Service::Impl::stats_now(const ExpertSnapshot* snapshot) const {
   Stats stats;
   stats.state = state();
   stats.version = AUGUR_VERSION;
@@ -86,10 +86,11 @@ Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
     return stats;
   }
   stats.model = model_->context().model_names.front();
-  const EngineCounters& counters = snapshot->counters;
+  const EngineFigures figures = loop_->figures();
+  const EngineCounters& counters = figures.counters;
   stats.tokens = {.prompt = counters.prefill_tokens, .generated = metrics_.num_generated_tokens()};
-  stats.requests.running = snapshot->num_running;
-  stats.requests.waiting = snapshot->num_waiting;
+  stats.requests.running = figures.num_running;
+  stats.requests.waiting = figures.num_waiting;
   stats.requests.finished = counters.finished_requests;
   stats.queue = {.requests = loop_->num_queued_requests(),
                  .max_requests = loop_options_.max_queued_requests,
@@ -102,9 +103,9 @@ Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
   stats.ttft = metrics_.time_to_first_token();
   stats.inter_token = metrics_.inter_token_latency();
   stats.kv = {.block_tokens = model_->context().limits.block_size,
-              .total_blocks = snapshot->num_kv_blocks,
-              .free_blocks = snapshot->num_free_kv_blocks,
-              .cached_blocks = snapshot->num_cached_kv_blocks,
+              .total_blocks = model_->context().limits.num_kv_blocks,
+              .free_blocks = figures.num_free_kv_blocks,
+              .cached_blocks = figures.num_cached_kv_blocks,
               .prefix_query_tokens = counters.prefix_query_tokens,
               .prefix_hit_tokens = counters.prefix_hit_tokens,
               .preemptions = counters.preemptions};
@@ -113,9 +114,7 @@ Stats Service::Impl::stats_now(const EngineSnapshot* snapshot) const {
 }
 
 void Service::Impl::server_info(Exchange&& exchange) {
-  snapshots_->ask(false, [this, reply = std::move(exchange.reply)](const EngineSnapshot& snapshot) {
-    respond(*reply, {.body = server_info_body(effective_, *model_, snapshot)});
-  });
+  respond(*exchange.reply, {.body = server_info_body(effective_, *model_, loop_->figures())});
 }
 
 void Service::Impl::flush_cache(Exchange&& exchange) {

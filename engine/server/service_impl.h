@@ -96,8 +96,8 @@ class Service::Impl {
   void health_generate(Exchange&& exchange);
   void metrics(Exchange&& exchange);
   void stats(Exchange&& exchange);
-  Stats stats_now(const EngineSnapshot* snapshot) const;
-  MetricsSnapshot metrics_now(const EngineSnapshot* snapshot) const;
+  Stats stats_now(const ExpertSnapshot* snapshot) const;
+  MetricsSnapshot metrics_now(const ExpertSnapshot* snapshot) const;
   void server_info(Exchange&& exchange);
   void model_info(Exchange&& exchange);
   void models(Exchange&& exchange);

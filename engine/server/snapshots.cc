@@ -17,7 +17,7 @@ constexpr std::chrono::seconds kPatience{1};
 Snapshots::Snapshots(const ServedModel& model,
                      EngineLoop& loop,
                      HttpServer& server,
-                     EngineSnapshot first)
+                     ExpertSnapshot first)
     : model_(model), loop_(loop), server_(server), last_(std::move(first)) {}
 
 void Snapshots::ask(bool with_experts, Receiver receiver) {
@@ -26,15 +26,15 @@ void Snapshots::ask(bool with_experts, Receiver receiver) {
   is_asked_ = true;
   is_asked_with_experts_ = with_experts;
   const bool is_running = loop_.call([this, with_experts](Engine&) {
-    auto taken = std::make_shared<EngineSnapshot>(model_.snapshot(with_experts));
+    auto taken = std::make_shared<ExpertSnapshot>(model_.snapshot(with_experts));
     server_.post([this, taken] { take(std::move(*taken)); });
   });
   if (is_running) return;
   is_asked_ = false;
-  server_.post([this] { take(EngineSnapshot(last_)); });
+  server_.post([this] { take(ExpertSnapshot(last_)); });
 }
 
-void Snapshots::take(EngineSnapshot&& snapshot) {
+void Snapshots::take(ExpertSnapshot&& snapshot) {
   if (!snapshot.experts) snapshot.experts = std::move(last_.experts);
   last_ = std::move(snapshot);
   is_asked_ = false;

@@ -1,4 +1,4 @@
-// The engine's figures, for whoever asks while it runs.
+// The figures of experts, for whoever asks while the engine runs.
 //
 // They are taken between two steps. Who asks during a long step gets those taken last, once a
 // second has passed, so that a stuck engine can still be looked at.
@@ -18,12 +18,12 @@ class HttpServer;
 
 class Snapshots {
  public:
-  using Receiver = std::function<void(const EngineSnapshot& snapshot)>;
+  using Receiver = std::function<void(const ExpertSnapshot& snapshot)>;
 
   /// All outlive the snapshots, and what they asked for. `first`: before the engine runs.
-  Snapshots(const ServedModel& model, EngineLoop& loop, HttpServer& server, EngineSnapshot first);
+  Snapshots(const ServedModel& model, EngineLoop& loop, HttpServer& server, ExpertSnapshot first);
 
-  /// Calls `receiver` on this thread, later. `with_experts`: EngineSnapshot::experts is wanted.
+  /// Calls `receiver` on this thread, later. `with_experts`: ExpertSnapshot::experts is wanted.
   void ask(bool with_experts, Receiver receiver);
   /// Serves those who have waited long enough. To be called a few times a second.
   void tick();
@@ -33,12 +33,12 @@ class Snapshots {
     std::chrono::steady_clock::time_point asked;
     Receiver receiver;
   };
-  void take(EngineSnapshot&& snapshot);
+  void take(ExpertSnapshot&& snapshot);
 
   const ServedModel& model_;
   EngineLoop& loop_;
   HttpServer& server_;
-  EngineSnapshot last_;
+  ExpertSnapshot last_;
   std::vector<Pending> pending_;
   bool is_asked_ = false;  // the engine's thread has been asked, and has not answered
   bool is_asked_with_experts_ = false;
