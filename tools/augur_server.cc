@@ -219,6 +219,7 @@ int serve(const EffectiveConfig& effective, const EndSignals& signals) {
 
   ServerMetrics metrics({.model_name = default_model_name(effective.config),
                          .exports_vllm_names = !effective.config.metrics.compat.empty()});
+  std::unique_ptr<ServedModel> model;  // outlives the service, which runs its engine
   Service service(effective, metrics);
   HttpServer server(http_options(config), keys ? &*keys : nullptr,
                     [&](HttpRequest&& request, std::shared_ptr<Reply> reply) {
@@ -239,7 +240,7 @@ int serve(const EffectiveConfig& effective, const EndSignals& signals) {
       std::_Exit(128 + signal);
     }
   }
-  const std::unique_ptr<ServedModel> model = loading.get();
+  model = loading.get();
   service.become_ready(*model);
   log_info("ready: {} at {}", model->context().model_names.front(), url);
 
