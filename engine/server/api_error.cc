@@ -25,6 +25,20 @@ ApiError bad_request(std::string param, std::string message, std::string code) {
   return {400, "invalid_request_error", std::move(code), std::move(param), std::move(message)};
 }
 
+ApiError unavailable(std::string code, std::string message, int retry_after_s) {
+  ApiError error(503, "server_error", std::move(code), "", std::move(message));
+  error.retry_after_s = retry_after_s;
+  return error;
+}
+
+ApiError overloaded(std::string message, int retry_after_s) {
+  return unavailable("server_is_overloaded", std::move(message), retry_after_s);
+}
+
+ApiError engine_failed() {
+  return {503, "server_error", "engine_failed", "", "the engine has failed"};
+}
+
 std::string error_body(const ApiError& error) {
   boost::json::object fields;
   fields["message"] = json_text(error.message);

@@ -34,6 +34,13 @@ class ApiError : public std::exception {
 /// 400 invalid_request_error. `code` may be empty: "context_length_exceeded", "unsupported_value".
 ApiError bad_request(std::string param, std::string message, std::string code = "");
 
+/// 503 server_error: what could be served another time, in so many seconds.
+ApiError unavailable(std::string code, std::string message, int retry_after_s);
+/// The same for a server that has as much to do as it takes: code server_is_overloaded.
+ApiError overloaded(std::string message, int retry_after_s = 1);
+/// 503 for good: the engine has failed.
+ApiError engine_failed();
+
 /// The JSON body, without a line break at its end.
 std::string error_body(const ApiError& error);
 HttpResponse error_response(const ApiError& error);

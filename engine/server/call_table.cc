@@ -11,12 +11,6 @@ namespace {
 
 constexpr int kRetryAfterShutdown_s = 5;
 
-ApiError overloaded(const std::string& reason, int retry_after_s) {
-  ApiError error(503, "server_error", "server_is_overloaded", "", reason);
-  error.retry_after_s = retry_after_s;
-  return error;
-}
-
 Refusal kind_of(Admission::Outcome outcome) {
   switch (outcome) {
     case Admission::Outcome::kDraining:
@@ -30,20 +24,21 @@ Refusal kind_of(Admission::Outcome outcome) {
   return Refusal::kQueueFull;
 }
 
+ApiError draining() {
+  return unavailable("server_is_draining", "the server is shutting down and takes no new requests",
+                     kRetryAfterShutdown_s);
+}
+
 /// Why a call was not let in.
 ApiError refusal(const Admission& admission) {
   switch (admission.outcome) {
+    case Admission::Outcome::kDraining:
+      return draining();
+    case Admission::Outcome::kDead:
+      return engine_failed();
     case Admission::Outcome::kQueueFull:
     case Admission::Outcome::kAccepted:
       break;
-    case Admission::Outcome::kDraining: {
-      ApiError error(503, "server_error", "server_is_draining", "",
-                     "the server is shutting down and takes no new requests");
-      error.retry_after_s = kRetryAfterShutdown_s;
-      return error;
-    }
-    case Admission::Outcome::kDead:
-      return ApiError(503, "server_error", "engine_failed", "", "the engine has failed");
   }
   return overloaded(admission.reason, admission.retry_after_s);
 }
@@ -151,11 +146,9 @@ void CallTable::finish_request(LoopEvent& event, const Place& place) {
   if (!call.is_over) {
     // Once a stream has begun it ends in its own form, with what there is.
     if (event.cause == AbortCause::kWaitingTimeout && !call.has_begun) {
-      fail(call, overloaded("the request waited too long for its turn", 1), event.cause);
+      fail(call, overloaded("the request waited too long for its turn"), event.cause);
     } else if (event.cause == AbortCause::kShutdown && !call.has_begun) {
-      Admission draining;
-      draining.outcome = Admission::Outcome::kDraining;
-      fail(call, refusal(draining), event.cause);
+      fail(call, draining(), event.cause);
     } else if (event.cause == AbortCause::kFailed && !call.has_begun) {
       fail(call, ApiError(500, "server_error", "engine_failed", "", event.result.error),
            event.cause);
@@ -163,7 +156,7 @@ void CallTable::finish_request(LoopEvent& event, const Place& place) {
       out_.clear();
       call.answer->on_finished(place.request_idx, std::move(event.result), out_);
       write(call);
-      if (call.num_unfinished == 0 && !call.is_over) complete(call);
+      if (call.num_unfinished == 0) complete(call);
     }
   }
   forget_id(call.id, event.ticket);
@@ -201,7 +194,6 @@ void CallTable::complete(Call& call) {
     return;
   }
   if (call.is_streamed) write(call);
-  if (call.is_over) return;  // the client was cut off by that write
   end(call);
   if (call.is_streamed) {
     call.reply->end();

@@ -27,13 +27,6 @@ bool is_request_id(std::string_view id) {
          std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < '\x7f'; });
 }
 
-ApiError too_many_bodies() {
-  ApiError error(503, "server_error", "server_is_overloaded", "",
-                 "the server is reading as much as it has room for");
-  error.retry_after_s = 1;
-  return error;
-}
-
 ApiError timed_out(std::string_view what, std::chrono::milliseconds limit) {
   return {408, "invalid_request_error", "request_timeout", "",
           fmt::format("the request's {} took longer than {} ms", what, limit.count())};
@@ -85,7 +78,8 @@ void HttpConnection::take(std::string_view bytes) {
     bytes.remove_prefix(parser_.feed(bytes));
     if (parser_.state() == HttpParser::State::kFailed) return refuse_request(parser_.error());
     note_progress(before);
-    if (!holds_body()) return refuse_request(too_many_bodies());
+    if (!holds_body())
+      return refuse_request(overloaded("the server is reading as much as it has room for"));
     if (parser_.state() >= HttpParser::State::kBody && !std::exchange(is_head_checked_, true)) {
       check_head(/*is_body_here=*/!bytes.empty());
     }

@@ -74,11 +74,9 @@ tcp::endpoint endpoint_of(const HttpOptions& options) {
   return {address, options.port};
 }
 
-ApiError overloaded() {
-  ApiError error(503, "server_error", "server_is_overloaded", "",
-                 "the server has as many connections as it takes; try again later");
-  error.retry_after_s = kRetryAfterS;
-  return error;
+ApiError too_many_connections() {
+  return overloaded("the server has as many connections as it takes; try again later",
+                    kRetryAfterS);
 }
 
 }  // namespace
@@ -203,12 +201,12 @@ void HttpServer::Impl::refuse_connection(tcp::socket socket) {
   const auto connection = std::make_shared<HttpConnection>(shared_, std::move(socket), id);
   shared_.connections.emplace(id, connection);
   refused_.push_back(connection);
-  connection->refuse(overloaded());
+  connection->refuse(too_many_connections());
 }
 
 // What the socket takes at once; the caller closes it.
 void HttpServer::Impl::refuse_briefly(int socket) {
-  const HttpResponse response = error_response(overloaded());
+  const HttpResponse response = error_response(too_many_connections());
   const std::string request_id = shared_.make_request_id();
   ResponseHead head;
   head.status = response.status;

@@ -55,9 +55,7 @@ ServerState Service::Impl::state() const {
 
 void Service::Impl::require_model() const {
   if (state() != ServerState::kLoading) return;
-  ApiError error(503, "server_error", "model_loading", "", "the model is being loaded");
-  error.retry_after_s = kRetryWhileLoading_s;
-  throw error;
+  throw unavailable("model_loading", "the model is being loaded", kRetryWhileLoading_s);
 }
 
 void Service::Impl::become_ready(ServedModel& model) {

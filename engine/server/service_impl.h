@@ -37,10 +37,6 @@ inline int64_t now_s() {
   return static_cast<int64_t>(std::time(nullptr));
 }
 
-inline ApiError engine_failed() {
-  return {503, "server_error", "engine_failed", "", "the engine has failed"};
-}
-
 /// Throws ApiError where the request's key is not that of an administrator.
 inline void require_admin(const HttpRequest& request) {
   if (request.is_admin) return;
